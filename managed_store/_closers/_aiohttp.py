@@ -1,0 +1,139 @@
+"""Letting go of aiohttp sessions: shared by every backend that speaks through them.
+
+The one place that touches private names of aiohttp (the pool of a connector) and of asyncio (the raw socket of a
+transport, for a loop that is closed). ``tests/test_closers.py`` fails first when one of them is renamed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NoReturn
+
+import aiohttp
+
+from managed_store._closers._closer import Closer
+
+__all__ = ["AiohttpCloser"]
+
+
+class AiohttpCloser(Closer):
+    """The closer of a filesystem that speaks through aiohttp sessions.
+
+    The sessions stay in place, closed: a filesystem that finds none would open another.
+    """
+
+    openers: ClassVar[tuple[str, ...]] = ("set_session",)
+    """The methods of the filesystem that open something; sealed when the closing begins."""
+
+    _held: tuple[_HeldSession, ...] = ()
+
+    def sessions(self) -> Iterable[aiohttp.ClientSession]:
+        """The sessions that the filesystem has opened, which may be none."""
+        session = self.filesystem._session
+        return () if session is None else (session,)
+
+    def seal(self, refuse: Callable[..., NoReturn]) -> None:
+        self._held = tuple(map(_HeldSession, self.sessions()))
+        for name in self.openers:
+            setattr(self.filesystem, name, refuse)
+
+    async def close(self) -> None:
+        for session in self._held:
+            await session.close()
+
+    def force(self) -> None:
+        for session in self._held:
+            session.force()
+
+    def still_open(self) -> list[str]:
+        return ["aiohttp session" for session in self._held if session.still_open()]
+
+
+class _HeldSession:
+    """One aiohttp session and the connections it had when the closing began.
+
+    They are looked up first, because a connector forgets its connections the moment it starts to close, and then
+    nobody could cut off one that does not end, or see whether it has.
+
+    Parameters
+    ----------
+    session : aiohttp.ClientSession
+        The session, open or closed.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._connector = session.connector
+        self._transports = _transports_of(self._connector)
+
+    async def close(self) -> None:
+        """Close the session and wait until its sockets are closed."""
+        await self._session.close()
+        # The sockets go in the turns of the loop that follow: aiohttp waits for most of them, not for all.
+        pause = 0.0
+        while any(map(_is_open, self._transports)):
+            await asyncio.sleep(pause)
+            pause = min(pause + 0.001, 0.01)
+
+    def force(self) -> None:
+        """Close the sockets without a word to the server; where the loop is not running, from below it."""
+        self._transports.extend(_transports_of(self._connector))
+        loop = self._session._loop
+        for transport in self._transports:
+            if not loop.is_closed():
+                transport.abort()  # closes the socket in the loop's next turn
+            if not loop.is_running():
+                _close_raw_socket(transport, forget=loop.is_closed())
+        if self._connector is not None:
+            # Not `close()`: that makes a task, which would never run on a loop that does not.
+            self._connector._close()
+        self._session.detach()
+
+    def still_open(self) -> bool:
+        """Whether the session or any socket that it had is open."""
+        return not self._session.closed or any(map(_is_open, self._transports))
+
+
+def _transports_of(connector: aiohttp.BaseConnector | None) -> list[Any]:
+    """The transports of a connector's connections: those in its pool and those in use."""
+    if connector is None:
+        return []
+    pooled = [protocol for connections in connector._conns.values() for protocol, _ in connections]
+    transports = [protocol.transport for protocol in (*pooled, *connector._acquired) if hasattr(protocol, "transport")]
+    return [transport for transport in transports if transport is not None]
+
+
+def _is_open(transport: Any) -> bool:
+    if isinstance(transport, asyncio.BaseTransport) and (socket := transport.get_extra_info("socket")) is not None:
+        number: int = socket.fileno()
+        # uvloop goes on giving the old number after it has closed the socket.
+        return number != -1 and not (_is_foreign(transport) and transport.is_closing())
+    return not transport.is_closing()
+
+
+def _is_foreign(transport: Any) -> bool:
+    return not type(transport).__module__.startswith("asyncio.")
+
+
+def _close_raw_socket(transport: Any, *, forget: bool) -> None:
+    """Close the socket below a transport whose loop is not running.
+
+    A uvloop loop closes its sockets when it is closed, so only asyncio's own transports are looked into.
+
+    Parameters
+    ----------
+    transport : asyncio.BaseTransport
+        The transport.
+    forget : bool
+        Clear the transport's own reference too, as it does itself when the loop runs. Else its ``__del__`` warns of
+        what is closed already. Not for a loop that may run again: the transport still has to tell its protocol.
+    """
+    protocol = getattr(transport, "_ssl_protocol", None)  # under TLS the socket is one transport further down
+    if protocol is not None:
+        transport = getattr(protocol, "_transport", None)
+    socket = getattr(transport, "_sock", None)
+    if socket is not None:
+        socket.close()
+        if forget:
+            transport._sock = None

@@ -1,0 +1,71 @@
+"""What a closer is: how one kind of filesystem lets go of what it holds open."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+__all__ = ["Closer", "retire_finalizers"]
+
+
+class Closer:
+    """How one filesystem lets go: gracefully, by force, and what is left open after that.
+
+    The base class is the closer of a filesystem that holds nothing, such as the local one. One closer serves one
+    filesystem; it is made when the closing begins and may remember between its steps what it has seen.
+
+    Every method runs on the event loop that owns the filesystem, but for `force`, which also runs on any thread when
+    that loop is closed or paused. A closer closes what exists: it never opens a session in order to close it.
+
+    Parameters
+    ----------
+    filesystem : fsspec.spec.AbstractFileSystem
+        The filesystem to close; private to one store and one loop.
+    """
+
+    def __init__(self, filesystem: AbstractFileSystem) -> None:
+        # Typed loosely, once: fsspec and its backends have no types, and closers read their attributes by name.
+        self.filesystem: Any = filesystem
+
+    def seal(self, refuse: Callable[..., NoReturn]) -> None:
+        """Make the filesystem call `refuse`, which raises, where it would open a session from now on."""
+
+    async def close(self) -> None:
+        """Close gracefully. May raise, and may be cancelled when time is up; `force` follows then."""
+
+    def force(self) -> None:
+        """Cut off what is still open, without awaiting. Must not raise."""
+
+    def still_open(self) -> list[str]:
+        """Name what is still open, for a message to the user; empty if nothing is."""
+        return []
+
+
+def retire_finalizers(filesystem: AbstractFileSystem, *, packages: frozenset[str] | None = None) -> None:
+    """Detach the `weakref.finalize` callbacks that the backend registered for `filesystem`.
+
+    They would close a second time, on the wrong loop or at interpreter exit; some hold the filesystem for ever (adlfs
+    passes it to its own finalizer). The references and their callbacks are public API.
+
+    Parameters
+    ----------
+    filesystem : fsspec.spec.AbstractFileSystem
+        The filesystem.
+    packages : frozenset of str, optional
+        Detach only callbacks from these top-level packages. The default detaches all: right when the filesystem
+        has just been built, so that nobody else can have registered one.
+    """
+    for reference in weakref.getweakrefs(filesystem):
+        finalizer = getattr(reference, "__callback__", None)
+        if not isinstance(finalizer, weakref.finalize):
+            continue
+        alive = finalizer.peek()
+        if alive is None:
+            continue
+        function: Any = alive[1]
+        if packages is None or str(getattr(function, "__module__", "")).partition(".")[0] in packages:
+            finalizer.detach()

@@ -1,0 +1,94 @@
+"""The state of a store and of its sessions, and the requests in flight: plain state, no I/O, no asyncio.
+
+A state only ever moves forward, NEW → OPEN → CLOSING → CLOSED, and steps may be skipped (a store that was never
+used goes from NEW to CLOSED). Each move is one assignment, so it needs no lock: see `Session` and `SessionOwner` for
+who may move what.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Drain", "Request", "State", "Statistics"]
+
+
+class State(enum.IntEnum):
+    """How far something is in its life. Compared by order: ``state >= State.CLOSING`` means no new requests."""
+
+    NEW = 0
+    """Made, and nothing is open yet."""
+    OPEN = 1
+    """In use."""
+    CLOSING = 2
+    """New requests are refused; those in flight may still be finishing."""
+    CLOSED = 3
+    """Final."""
+
+
+class Drain(enum.Enum):
+    """Which requests in flight may finish, within the time to close, before the rest is cut off."""
+
+    ALL = "reads and writes"
+    """A clean exit."""
+    WRITES = "writes"
+    """An exception, a cancellation or Ctrl-C: the answer to a read is wanted by nobody, a write must end whole."""
+    NOTHING = "nothing"
+    """Nobody can wait: the loop that would have to is the one that asks, or it is about to end."""
+
+
+class Request:
+    """One request in flight.
+
+    Attributes
+    ----------
+    task : asyncio.Task or None
+        The task that awaits the answer; the one to cancel if the request must be cut off.
+    writes : bool
+        Whether the request writes or deletes.
+    cancelling : int
+        How many cancellations the task had been asked for before the request began.
+    cut_off : bool
+        Set by whoever cancels the task, so that the request can tell this cancellation from any other.
+    """
+
+    __slots__ = ("cancelling", "cut_off", "task", "writes")
+
+    def __init__(self, task: Any, writes: bool, *, cancelling: int) -> None:
+        self.task = task
+        self.writes = writes
+        self.cancelling = cancelling
+        self.cut_off = False
+
+    def may_finish(self, drain: Drain) -> bool:
+        """Whether this request is given time to finish under `drain`."""
+        return drain is Drain.ALL or (drain is Drain.WRITES and self.writes)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a store holds at one moment. Immutable, and without secrets.
+
+    Attributes
+    ----------
+    state : str
+        ``"new"``, ``"open"``, ``"closing"`` or ``"closed"``.
+    handles : int
+        Live handles that share these sessions: the store itself and what zarr derived from it by
+        ``with_read_only``.
+    loops : int
+        Event loops on which a filesystem is open or opening.
+    requests_in_flight : int
+        Requests that are waiting for an answer now, over all loops.
+    opened, closed, forced : int
+        Filesystems opened so far, closed gracefully, and cut off.
+    """
+
+    state: str
+    handles: int
+    loops: int
+    requests_in_flight: int
+    opened: int
+    closed: int
+    forced: int

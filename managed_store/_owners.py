@@ -1,0 +1,304 @@
+"""The owner of a store's sessions: one session for each event loop, shared by every handle of the store.
+
+Owners need no lock. Each session is changed by its own loop's thread alone; what threads share here are a dict and a
+set, whose single operations are atomic. The one race, a session that is made while another thread closes the owner, is
+settled by order: the maker enters the session first and looks at the state afterwards, the closer sets the state first
+and looks for sessions afterwards, so that at least one of them sees the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import sys
+import time
+import warnings
+import weakref
+from typing import Any
+
+from managed_store._lifecycle import Drain, State, Statistics
+from managed_store._recipe import Recipe
+from managed_store._sessions import Session, closed_error
+from managed_store._zarr_loop import run_on_zarr_loop
+from managed_store.errors import StoreCloseError
+
+__all__ = ["SessionOwner"]
+
+# The part of the time to close that each session gets; the rest is for waking up those who wait for it.
+_SHARE_OF_SESSIONS = 0.9
+
+# How long to wait, in seconds, before looking again whether a loop that was asked to close a session still runs.
+_LOOK_AGAIN = 0.05
+
+# What an owner waits for: a task of the running loop, or the future of a coroutine that another loop runs.
+_Waiting = dict[Any, Session]
+
+# Owners with an open session, held strongly: the async generators by which sessions end with their loops are
+# reliably closed only while something refers to them.
+_with_sessions: set[SessionOwner] = set()
+
+
+class SessionOwner:
+    """Owns the sessions of one recipe, on every loop.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How to build a filesystem.
+    close_timeout : float
+        Seconds that closing may take in all.
+    made_at : str or None
+        File and line where the user made the store, for the warning that it was forgotten; None for a store that
+        nobody made by hand (an unpickled one), which is not warned of.
+    """
+
+    def __init__(self, recipe: Recipe, *, close_timeout: float, made_at: str | None) -> None:
+        self.recipe = recipe
+        self.close_timeout = close_timeout
+        self.ending: State | None = None
+        self.handles: set[object] = set()
+        self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._warn_of = [] if made_at is None else [made_at]
+        self._opened = self._closed = self._forced = 0
+        self._caches_listings = recipe.wants_listings_cache
+        self.writes = 0
+
+    @property
+    def state(self) -> State:
+        """How far the owner is in its life. Derived, so that no thread can overwrite what a closing one has set."""
+        if self.ending is not None:
+            return self.ending
+        return State.OPEN if self._sessions or self._opened else State.NEW
+
+    # Sessions
+
+    def session(self, loop: asyncio.AbstractEventLoop) -> Session:
+        """The session of `loop`, the running one; made if there is none, not yet opened.
+
+        Raises
+        ------
+        StoreClosedError
+            The store is closed, or another thread is closing it.
+        """
+        session = self._sessions.get(loop)
+        if session is not None and session.state is not State.CLOSED:
+            return session
+        self._cut_off_closed_loops()
+        session = Session(self.recipe, loop, close_timeout=self.close_timeout, on_end=self._forget)
+        self._sessions[loop] = session
+        _with_sessions.add(self)
+        if self.ending is not None:
+            session.cut_off()
+            raise closed_error(self.recipe)
+        return session
+
+    async def open_session(self) -> Session:
+        """The open session of the running loop."""
+        return await self.session(asyncio.get_running_loop()).opened()
+
+    def open_session_at_once(self) -> Session:
+        """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
+        loop = _running_loop()
+        return run_on_zarr_loop(self.open_session()) if loop is None else self.session(loop).open_at_once()
+
+    def wrote(self) -> None:
+        """Make a write or delete visible to every session at once, if the user has asked for caches of listings."""
+        self.writes += 1
+        if self._caches_listings:
+            for session in tuple(self._sessions.values()):
+                session.forget_listings()
+
+    def listed(self, session: Session, *, writes_before: int) -> None:
+        """Drop what a listing has put into a cache, if something was written while it was under way."""
+        if self._caches_listings and self.writes != writes_before:
+            session.forget_listings()
+
+    def _forget(self, session: Session) -> None:
+        self._opened += session.filesystem is not None
+        self._closed += session.filesystem is not None and not session.forced
+        self._forced += session.forced
+        if self._sessions.get(session.loop) is session:
+            del self._sessions[session.loop]
+        if not self._sessions:
+            _with_sessions.discard(self)
+
+    def _cut_off_closed_loops(self) -> None:
+        """A loop that was closed without shutting down its async generators has left its session behind."""
+        for loop, session in tuple(self._sessions.items()):
+            if loop.is_closed():
+                session.cut_off()
+
+    def statistics(self) -> Statistics:
+        """What is held now."""
+        sessions = tuple(self._sessions.values())
+        return Statistics(
+            state=self.state.name.lower(),
+            handles=len(self.handles),
+            loops=len(sessions),
+            requests_in_flight=sum(len(session.requests) for session in sessions),
+            opened=self._opened + sum(session.state is not State.NEW for session in sessions),
+            closed=self._closed,
+            forced=self._forced,
+        )
+
+    # Closing
+
+    def close(self, drain: Drain) -> None:
+        """Close every session, each on its own loop, and wait for that; but never for the loop that is running."""
+        deadline = time.monotonic() + self.close_timeout
+        waiting, failures = self._begin_closing(drain)
+        running = _running_loop()
+        if running is not None and (own := self._sessions.get(running)) is not None:
+            own.close_at_once()
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN))
+            self._collect(waiting, failures)
+        self._finish_closing(waiting, failures)
+
+    async def aclose(self, drain: Drain) -> None:
+        """Close every session, each on its own loop, and wait for that."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.close_timeout
+        others, failures = self._begin_closing(drain)
+        waiting: _Waiting = {asyncio.wrap_future(future): session for future, session in others.items()}
+        if (own := self._sessions.get(loop)) is not None:
+            waiting[loop.create_task(own.close(drain, self.close_timeout * _SHARE_OF_SESSIONS))] = own
+        cancellation: asyncio.CancelledError | None = None
+        while waiting and (left := deadline - loop.time()) > 0:
+            try:
+                await asyncio.wait(waiting, timeout=min(left, _LOOK_AGAIN))
+            except asyncio.CancelledError as error:  # closing goes on; the cancellation goes on after it
+                cancellation = error
+            self._collect(waiting, failures)
+        if cancellation is not None:
+            self._finish_closing(waiting, [])
+            raise cancellation
+        self._finish_closing(waiting, failures)
+
+    def _begin_closing(self, drain: Drain) -> tuple[_Waiting, list[Exception]]:
+        """Ask every other loop to close its session, and cut off the sessions of loops that cannot be asked."""
+        self.ending = self.ending or State.CLOSING
+        waiting: _Waiting = {}
+        failures: list[Exception] = []
+        running = _running_loop()
+        for loop, session in tuple(self._sessions.items()):
+            if loop is running:
+                continue
+            if loop.is_running():
+                closing = session.close(drain, self.close_timeout * _SHARE_OF_SESSIONS)
+                try:
+                    waiting[asyncio.run_coroutine_threadsafe(closing, loop)] = session
+                    continue
+                except RuntimeError:  # the loop was closed a moment ago
+                    closing.close()
+            session.cut_off()
+        return waiting, failures
+
+    def _collect(self, waiting: _Waiting, failures: list[Exception]) -> None:
+        """Take out what has ended; cut off what waits on a loop that has stopped meanwhile."""
+        for future, session in tuple(waiting.items()):
+            if future.done():
+                error = None if future.cancelled() else future.exception()
+                if isinstance(error, Exception):
+                    failures.append(error)
+            elif not session.loop.is_running():
+                session.cut_off()
+            else:
+                continue
+            del waiting[future]
+
+    def _finish_closing(self, waiting: _Waiting, failures: list[Exception]) -> None:
+        self.ending = State.CLOSED
+        if waiting:
+            loops = ", ".join(sorted({repr(session.loop) for session in waiting.values()}))
+            left_open = ["a session on an event loop that did not answer"] * len(waiting)
+            failures.append(
+                StoreCloseError(
+                    f"Closing {self.recipe.redacted_url!r} took longer than close_timeout={self.close_timeout} seconds: "
+                    f"still open is a session on {loops}. The loop closes it when it answers again.",
+                    left_open,
+                )
+            )
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            left_open = [name for error in failures for name in getattr(error, "left_open", ())]
+            raise StoreCloseError("; ".join(map(str, failures)), left_open) from ExceptionGroup(
+                "closing failed on several loops", failures
+            )
+
+    # Forgetting
+
+    def release(self, handle: object) -> None:
+        """A handle is gone unclosed. Runs on any thread, inside the garbage collector: it waits for nothing."""
+        self.handles.discard(handle)
+        if self.handles or not self._sessions:
+            return
+        self.ending = self.ending or State.CLOSING
+        for loop, session in tuple(self._sessions.items()):
+            try:
+                loop.call_soon_threadsafe(session.close_soon, Drain.ALL, self.close_timeout)
+            except RuntimeError:
+                session.cut_off()
+            else:
+                if not loop.is_running():
+                    session.cut_off()
+        self.warn()
+
+    def warn(self) -> None:
+        """Warn, once, that the store was never closed."""
+        try:
+            made_at = self._warn_of.pop()
+        except IndexError:
+            return
+        warnings.warn_explicit(
+            f"ManagedStore({self.recipe.redacted_url!r}) was never closed; it was made at {made_at}. Use it in a "
+            f"`with` or `async with` block, or call close().",
+            category=ResourceWarning,
+            filename=made_at.rpartition(":")[0],
+            lineno=int(made_at.rpartition(":")[2]),
+            source=self,
+        )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _close_all_at_exit() -> None:
+    """Close what is open when the interpreter exits, while zarr's loop still runs, within one budget in all."""
+    owners = tuple(_with_sessions)
+    if not owners:
+        return
+    deadline = time.monotonic() + max(owner.close_timeout for owner in owners)
+    for owner in owners:
+        owner.close_timeout = max(0.0, min(owner.close_timeout, deadline - time.monotonic()))
+        try:
+            owner.close(Drain.WRITES)
+        except Exception as error:
+            print(f"managed_store: {error}", file=sys.stderr)
+        owner.warn()
+
+
+def _forget_after_fork() -> None:
+    """The child drops what it inherited: its sockets are the parent's, and its loops run in no thread of the child."""
+    for owner in tuple(_with_sessions):
+        _inherited.extend(owner._sessions.values())
+        owner._sessions = {}
+    _with_sessions.clear()
+
+
+# Sessions of the parent process, held for ever in a child: collecting them would touch the parent's connections.
+_inherited: list[Session] = []
+
+# `weakref.finalize` registers its own exit hook when the first one is made. Hooks run last in, first out: made here,
+# and with zarr imported above, this package's hook runs before both.
+weakref.finalize(SessionOwner, lambda: None).detach()
+atexit.register(_close_all_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

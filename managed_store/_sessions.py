@@ -1,0 +1,370 @@
+"""One filesystem on one event loop: opened there, drained there, closed there.
+
+Everything that changes a session happens on the thread of its loop, so a session needs no lock. Other threads submit
+`Session.close` to the loop and wait; only when the loop is closed or paused do they call `Session.cut_off` themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+
+from managed_store._closers import Closer, closer_for, retire_finalizers
+from managed_store._helper_thread import in_helper_thread
+from managed_store._lifecycle import Drain, Request, State
+from managed_store._recipe import Recipe, filesystems_in
+from managed_store._wrapped import WrappedFsspecStore, wrap
+from managed_store.errors import StoreClosedError, StoreCloseError
+
+if TYPE_CHECKING:
+    from fsspec.asyn import AsyncFileSystem
+
+__all__ = ["Session"]
+
+_logger = logging.getLogger("managed_store")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Of the time to close, this part is kept for closing itself when draining takes all it may.
+_KEPT_FOR_CLOSING = 0.2
+
+
+class Session:
+    """One private filesystem on one event loop.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How to build the filesystem.
+    loop : asyncio.AbstractEventLoop
+        The loop that owns it: the running one.
+    close_timeout : float
+        Seconds that closing may take in all when the loop itself ends it.
+    on_end : callable
+        Called with this session once, on whatever thread it ends, gracefully or by force.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        close_timeout: float,
+        on_end: Callable[[Session], None],
+    ) -> None:
+        self.loop = loop
+        self.state = State.NEW
+        self.forced = False
+        self.requests: set[Request] = set()
+        self.filesystem: AsyncFileSystem | None = None
+        self.path = ""
+        self._recipe = recipe
+        self._close_timeout = close_timeout
+        self._on_end = on_end
+        self._wrapped: dict[tuple[type[Exception], ...], WrappedFsspecStore] = {}
+        self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._closer: Closer | None = None
+        self._idle = asyncio.Event()
+        self._guard = self._close_with_loop()
+
+    # Opening
+
+    async def opened(self) -> Session:
+        """Wait until the session is open. Whoever comes first opens it; if they are cancelled the others still open.
+
+        Raises
+        ------
+        StoreClosedError
+            The session was closed before it was open.
+        """
+        if self.state is State.NEW:
+            if self._opening is None:
+                self._opening = self.loop.create_task(self._open(), name="managed_store open")
+            await asyncio.wait([self._opening])
+            if not self._opening.cancelled():
+                self._opening.result()
+        if self.state is not State.OPEN:
+            self._refuse()
+        return self
+
+    def open_at_once(self) -> Session:
+        """Open from synchronous code on the loop's own thread. Blocks the loop for as long as building takes."""
+        if self.state is State.NEW:
+            if self._opening is not None:
+                self._opening.cancel()  # those who wait for it find the session open
+            self._take(*self._recipe.build())
+        if self.state is not State.OPEN:
+            self._refuse()
+        return self
+
+    async def _open(self) -> None:
+        try:
+            filesystem, path = await in_helper_thread(self._recipe.build, discard=lambda built: _let_go(built[0]))
+        except BaseException:
+            if self.state is State.NEW:  # the next use tries again, with a session of its own
+                self._end()
+            raise
+        if self.state is State.NEW:
+            self._take(filesystem, path)
+        else:
+            _let_go(filesystem)
+
+    def _take(self, filesystem: AsyncFileSystem, path: str) -> None:
+        for each in filesystems_in(filesystem):
+            retire_finalizers(each)
+        self.filesystem, self.path = filesystem, path
+        _run_to_first_pause(self._guard.__anext__())
+        self.state = State.OPEN
+
+    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
+        """Close the session when its loop shuts down its async generators, as `asyncio.run` does before it closes it.
+
+        Public API, the right loop, and the right moment: the loop's tasks are done and it still runs.
+        """
+        try:
+            yield
+        finally:
+            await self.close(Drain.ALL, self._close_timeout)
+
+    # Use
+
+    def wrapped(self, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
+        """The store over this session's filesystem that reads these exceptions as "no such key"."""
+        try:
+            return self._wrapped[allowed_exceptions]
+        except KeyError:
+            if self.filesystem is None:
+                self._refuse()
+            store = self._wrapped[allowed_exceptions] = wrap(self.filesystem, self.path, allowed_exceptions)
+            return store
+
+    async def run(self, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one request, so that closing can wait for it or cut it off.
+
+        Raises
+        ------
+        StoreClosedError
+            The session is not open, or was closed before the answer came.
+        """
+        if self.state is not State.OPEN:
+            self._refuse()
+        task = asyncio.current_task()
+        request = Request(task, writes, cancelling=0 if task is None else task.cancelling())
+        self.requests.add(request)
+        try:
+            answer = await operation(*args, **kwargs)
+        except BaseException as error:
+            if not request.cut_off:
+                raise
+            # As `asyncio.timeout` does: a cancellation that is ours alone becomes our error, any other goes on.
+            cancelled_by_others = task is not None and task.uncancel() > request.cancelling
+            if cancelled_by_others and isinstance(error, asyncio.CancelledError):
+                raise
+            cause = None if isinstance(error, asyncio.CancelledError) else error
+            raise self._closed_error(" before the answer to this request came") from cause
+        else:
+            if request.cut_off and task is not None:  # the backend kept the cancellation to itself
+                task.uncancel()
+            return answer
+        finally:
+            self.requests.discard(request)
+            if not self.requests:
+                self._idle.set()
+
+    def forget_listings(self) -> None:
+        """Empty the listing caches, from any thread: a key was written or deleted by way of another session."""
+        if self.filesystem is not None:
+            for each in filesystems_in(self.filesystem):
+                each.invalidate_cache()
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise self._closed_error()
+
+    def _closed_error(self, when: str = "") -> StoreClosedError:
+        return closed_error(self._recipe, when)
+
+    # Closing
+
+    async def close(self, drain: Drain, timeout: float) -> None:
+        """Close on the owning loop, within `timeout` seconds; whoever comes later waits for the same closing.
+
+        Raises
+        ------
+        StoreCloseError
+            Something is still open, and could not be cut off.
+        """
+        if self.state is not State.CLOSED:
+            closing = self.close_soon(drain, timeout)
+            await _finished(closing)
+            if not closing.cancelled():
+                closing.result()
+
+    def close_soon(self, drain: Drain, timeout: float) -> asyncio.Task[None]:
+        """Begin to close, on the loop's own thread, and return the task that does it: the same one for everybody."""
+        if self._closing is None:
+            self._closing = self.loop.create_task(self._close(drain, timeout), name="managed_store close")
+            self._closing.add_done_callback(_log_failure)
+        return self._closing
+
+    def close_at_once(self) -> None:
+        """Close from synchronous code on the loop's own thread, which cannot wait for itself.
+
+        The sockets are cut off now; what must still be awaited is left to a task of the loop.
+        """
+        if self.state is not State.CLOSED:
+            self._begin_closing()
+            self._cut_off_requests(Drain.NOTHING)
+            self._force()
+            self.close_soon(Drain.NOTHING, self._close_timeout)
+
+    def cut_off(self) -> None:
+        """End the session without its loop, which is closed or paused. From any thread; never on a running loop."""
+        if self.state is State.CLOSED:
+            return
+        self._begin_closing()
+        if not self.loop.is_closed():
+            self._cut_off_requests(Drain.NOTHING)
+        self._force()
+        self._end()
+
+    async def _close(self, drain: Drain, timeout: float) -> None:
+        deadline = self.loop.time() + timeout
+        try:
+            self._begin_closing()
+            await self._drain(drain, deadline)
+            self._seal()
+            if self._closer is not None:
+                async with asyncio.timeout_at(deadline):
+                    await self._closer.close()
+        except Exception as error:  # whatever a backend raises while it closes, or time is up: its sockets must go
+            _logger.debug("%r did not close gracefully: %s", self._recipe.redacted_url, type(error).__name__)
+            self._force()
+        except BaseException:  # the loop ends its tasks: nothing can be awaited any more
+            self._force()
+            raise
+        finally:
+            self._end()
+        await self._verify()
+
+    async def _verify(self) -> None:
+        """Give what was cut off the few turns of the loop that it needs, and name what is open after that."""
+        for pause in (0.0, 0.0, 0.001, 0.01, None):
+            left_open = self._closer.still_open() if self._closer is not None else []
+            if not left_open:
+                return
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise StoreCloseError(
+            f"Closing {self._recipe.redacted_url!r} left open: {', '.join(left_open)}.", left_open=left_open
+        )
+
+    def _begin_closing(self) -> None:
+        """Refuse new requests, and give up opening."""
+        self.state = max(self.state, State.CLOSING)
+        if self._opening is not None and not self._opening.done() and not self.loop.is_closed():
+            self._opening.cancel()
+
+    async def _drain(self, drain: Drain, deadline: float) -> None:
+        """Let the requests finish that may, cut off the rest, and return when none is left or time is up."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening], timeout=max(0.0, deadline - self.loop.time()))
+        self._cut_off_requests(drain)
+        kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
+        if not await self._none_in_flight(deadline - kept):
+            self._cut_off_requests(Drain.NOTHING)
+            await self._none_in_flight(deadline - kept / 2)
+
+    async def _none_in_flight(self, deadline: float) -> bool:
+        while self.requests:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._idle.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    def _cut_off_requests(self, drain: Drain) -> None:
+        """Cancel every request that may not finish. Their tasks raise StoreClosedError, not the cancellation."""
+        for request in tuple(self.requests):
+            if request.cut_off or request.may_finish(drain) or request.task in (None, _current_task()):
+                continue
+            request.cut_off = True
+            request.task.cancel()
+
+    def _seal(self) -> None:
+        """Take over from the backend: nothing of it opens again, and none of its finalizers runs."""
+        if self.filesystem is None or self._closer is not None:
+            return
+        for each in filesystems_in(self.filesystem):
+            packages = {cls.__module__.partition(".")[0] for cls in type(each).__mro__}
+            retire_finalizers(each, packages=frozenset(packages - {"builtins"}))
+        self._closer = closer_for(self.filesystem)
+        self._closer.seal(self._refuse)
+
+    def _force(self) -> None:
+        self._seal()
+        self.forced = True
+        if self._closer is not None:
+            self._closer.force()
+
+    def _end(self) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self._wrapped.clear()
+        if not self._guard.ag_running:  # it runs where the loop itself ends the session
+            _run_to_first_pause(self._guard.aclose())
+        self._on_end(self)
+
+
+def closed_error(recipe: Recipe, when: str = "") -> StoreClosedError:
+    """The error for using a store that is closed: names it, and says what to do."""
+    return StoreClosedError(
+        f"The store {recipe.redacted_url!r} was closed{when}. Closing is final: make a new ManagedStore, or move this "
+        f"use inside the `with` block of the one that was closed."
+    )
+
+
+def _let_go(filesystem: AsyncFileSystem) -> None:
+    """Release a filesystem that was built and is wanted by nobody; it has never been used."""
+    for each in filesystems_in(filesystem):
+        retire_finalizers(each)
+    closer_for(filesystem).force()
+
+
+async def _finished(task: asyncio.Task[Any]) -> None:
+    """Wait for a task to the end, then pass on a cancellation that came meanwhile. The task bounds its own time."""
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
+
+
+def _log_failure(closing: asyncio.Task[None]) -> None:
+    """Nobody may be waiting for a closing to fail: the log knows of it in any case."""
+    if not closing.cancelled() and (error := closing.exception()) is not None:
+        _logger.warning("%s", error)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs on this thread
+        return None
+
+
+def _run_to_first_pause(awaitable: Any) -> None:
+    """Run an async generator's step that does not pause, from code that cannot await."""
+    try:
+        awaitable.send(None)
+    except StopIteration:
+        pass

@@ -1,0 +1,249 @@
+"""zarr's FsspecStore with its faults mended: what a managed store wraps, one for each event loop.
+
+What is mended here was seen on real servers, and each has a test in ``tests/test_reads_are_right.py``:
+
+- a server that ignores ``Range`` sends the whole object, and fsspec passes it on as the part that was asked for;
+- a range that begins at or after the end of an object is an error on some backends and empty on others;
+- over HTTP a refused connection looks like a missing key, or like an empty listing;
+- ``SuffixByteRequest(0)`` reads the whole object;
+- emptying a store whose root is a bucket deletes the bucket;
+- listings repeat names, or keep the "/" that an HTTP index puts behind folders, on zarr 3.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.storage import FsspecStore
+
+if TYPE_CHECKING:
+    from fsspec.asyn import AsyncFileSystem
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+__all__ = ["WrappedFsspecStore", "can_delete", "wrap"]
+
+_HTTP_PROTOCOLS = frozenset({"http", "https"})
+_BYTE_REQUESTS = (RangeByteRequest, OffsetByteRequest, SuffixByteRequest)
+
+
+def can_delete(protocol: str) -> bool:
+    """Whether filesystems of this protocol can delete. fsspec's HTTP filesystem has no way to."""
+    return protocol not in _HTTP_PROTOCOLS
+
+
+def wrap(filesystem: AsyncFileSystem, path: str, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
+    """Wrap a filesystem of one event loop in the store that fits it. Writable: the handles above guard writing."""
+    protocol = filesystem.protocol
+    protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+    cls = _HttpWrappedFsspecStore if protocols & _HTTP_PROTOCOLS else WrappedFsspecStore
+    return cls(filesystem, path=path.rstrip("/"), allowed_exceptions=allowed_exceptions)
+
+
+class WrappedFsspecStore(FsspecStore):
+    """zarr's store over one filesystem, answering every byte request and listing as any correct store would."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        if byte_range is None:
+            return await super().get(key, prototype)
+        if _asks_for_nothing(byte_range):
+            return prototype.buffer.from_bytes(b"") if await self.exists(key) else None
+        try:
+            return await super().get(key, prototype, byte_range)
+        except Exception as error:
+            if _status(error) != 416:
+                raise
+            return prototype.buffer.from_bytes(b"")  # the range begins at or after the end
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        # One by one, because fsspec's `_cat_ranges` has every fault that `get` mends.
+        return list(await asyncio.gather(*(self.get(key, prototype, each) for key, each in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        # Not `fs._exists`: older fsspec answers False there to every error.
+        try:
+            info = await self._info(key)
+        except self.allowed_exceptions:
+            return False
+        return info.get("type") != "directory"
+
+    async def getsize(self, key: str) -> int:
+        info = await self._info(key)
+        if info.get("type") == "directory":
+            raise FileNotFoundError(key)
+        size = info.get("size")
+        return int(size) if size is not None else await super().getsize(key)
+
+    async def clear(self) -> None:
+        # The folders and objects below the root, not the root: that may be a bucket.
+        children = [self._path(name) for name in await self.children("")]
+        for child in children:
+            try:
+                await self.fs._rm(child, recursive=True)
+            except self.allowed_exceptions:
+                pass
+
+    async def delete_dir(self, prefix: str) -> None:
+        if prefix.strip("/"):
+            await super().delete_dir(prefix.rstrip("/"))
+        else:
+            await self.clear()
+
+    async def keys(self, prefix: str) -> list[str]:
+        """All keys below `prefix`, relative to the root of the store."""
+        return [key async for key in super().list_prefix(prefix)]
+
+    async def sizes(self, prefix: str) -> dict[str, int | None]:
+        """All keys below the folder `prefix` with their sizes in bytes, None where the listing does not tell."""
+        folder = self._path(prefix)
+        found = await self.fs._find(folder, detail=True, withdirs=False)
+        return {self._key(path): info.get("size") for path, info in found.items() if path.startswith(f"{folder}/")}
+
+    async def children(self, prefix: str) -> list[str]:
+        """The names directly below the folder `prefix`, each once, folders without a "/"."""
+        folder = self._path(prefix)
+        try:
+            entries = await self._ls(folder)
+        except self.allowed_exceptions:
+            return []
+        names = (entry.removeprefix(f"{folder}/").rstrip("/") for entry in entries if entry.startswith(f"{folder}/"))
+        return [name for name in dict.fromkeys(names) if name and "/" not in name]
+
+    def _path(self, key: str) -> str:
+        key = key.strip("/")
+        return f"{self.path}/{key}" if key else self.path
+
+    def _key(self, path: str) -> str:
+        return path.removeprefix(self.path).lstrip("/")
+
+    async def _info(self, key: str) -> dict[str, Any]:
+        info: dict[str, Any] = await self.fs._info(self._path(key))
+        return info
+
+    async def _ls(self, folder: str) -> list[str]:
+        entries: list[str] = await self.fs._ls(folder, detail=False)
+        return entries
+
+
+class _HttpWrappedFsspecStore(WrappedFsspecStore):
+    """The same over fsspec's HTTP filesystem, whose listings are the links of web pages."""
+
+    supports_deletes = False
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        if byte_range is None or not isinstance(byte_range, _BYTE_REQUESTS) or _asks_for_nothing(byte_range):
+            return await super().get(key, prototype, byte_range)
+        try:
+            return prototype.buffer.from_bytes(await self._get_part(key, byte_range))
+        except self.allowed_exceptions:
+            return None
+
+    async def _get_part(self, key: str, byte_range: ByteRequest) -> bytes:
+        """As `HTTPFileSystem._cat_file` does it, but for looking at what the server says it has sent."""
+        url = self._path(key)
+        options = dict(self.fs.kwargs)
+        headers = {**options.pop("headers", {}), "Range": _range_header(byte_range)}
+        session = await self.fs.set_session()
+        async with session.get(self.fs.encode_url(url), headers=headers, **options) as response:
+            if response.status == 416:  # the range begins at or after the end
+                return b""
+            if response.status == 404:
+                raise FileNotFoundError(url)
+            response.raise_for_status()
+            body: bytes = await response.read()
+        return body if response.status == 206 else body[_slice(byte_range)]
+
+    async def delete(self, key: str) -> None:
+        # zarr deletes chunks that hold nothing but the fill value, whether they are there or not.
+        if await self.exists(key):
+            raise NotImplementedError(f"key {key!r} cannot be deleted: fsspec's HTTP filesystem has no delete.")
+
+    async def delete_dir(self, prefix: str) -> None:
+        raise NotImplementedError(f"folder {prefix!r} cannot be deleted: fsspec's HTTP filesystem has no delete.")
+
+    async def clear(self) -> None:
+        raise NotImplementedError("the store cannot be cleared: fsspec's HTTP filesystem has no delete.")
+
+    async def keys(self, prefix: str) -> list[str]:
+        return list(await self.sizes(prefix))
+
+    async def sizes(self, prefix: str) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        folders = [self._path(prefix)]
+        while folders:
+            folder = folders.pop()
+            for entry in await self._entries(folder):
+                if entry.endswith("/"):
+                    folders.append(entry.rstrip("/"))
+                else:
+                    found[self._key(entry)] = None  # an index page does not tell sizes
+        return found
+
+    async def _entries(self, folder: str) -> list[str]:
+        try:
+            return await self._ls(folder)
+        except self.allowed_exceptions:
+            return []
+
+    async def _ls(self, folder: str) -> list[str]:
+        # With the "/" of a folder's own URL: without it many servers answer with a redirection first.
+        entries = await super()._ls(f"{folder}/")
+        return list(dict.fromkeys(filter(None, (_below(folder, entry) for entry in entries))))
+
+    async def _info(self, key: str) -> dict[str, Any]:
+        try:
+            return await super()._info(key)
+        except FileNotFoundError as error:
+            # fsspec says so of every failure, with the real one as the cause.
+            cause = error.__cause__
+            if cause is None or isinstance(cause, FileNotFoundError) or _status(cause) in (404, 410):
+                raise
+            raise cause from None
+
+
+def _below(folder: str, entry: str) -> str | None:
+    """The URL that a link on the index page of `folder` stands for, or None if it leads elsewhere."""
+    if "#" in entry or "?" in entry:  # an anchor, or a link that sorts the page
+        return None
+    name = posixpath.normpath(entry.removeprefix(f"{folder}/"))
+    if not entry.startswith(f"{folder}/") or name.startswith("..") or name == "." or name.startswith("/"):
+        return None
+    return f"{folder}/{name}{'/' if entry.endswith('/') else ''}"
+
+
+def _asks_for_nothing(byte_range: ByteRequest) -> bool:
+    if isinstance(byte_range, RangeByteRequest):
+        return byte_range.end <= byte_range.start
+    return isinstance(byte_range, SuffixByteRequest) and byte_range.suffix == 0
+
+
+def _range_header(byte_range: ByteRequest) -> str:
+    if isinstance(byte_range, RangeByteRequest):
+        return f"bytes={byte_range.start}-{byte_range.end - 1}"
+    if isinstance(byte_range, SuffixByteRequest):
+        return f"bytes=-{byte_range.suffix}"
+    return f"bytes={byte_range.offset}-"
+
+
+def _slice(byte_range: ByteRequest) -> slice:
+    """The part of a whole object that was asked for, for a server that ignores ``Range``."""
+    if isinstance(byte_range, RangeByteRequest):
+        return slice(byte_range.start, byte_range.end)
+    if isinstance(byte_range, SuffixByteRequest):
+        return slice(-byte_range.suffix, None)
+    return slice(byte_range.offset, None)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error carries: aiohttp calls it `status`, gcsfs `code`."""
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    return int(status) if isinstance(status, int) or (isinstance(status, str) and status.isdigit()) else None

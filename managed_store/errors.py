@@ -1,0 +1,85 @@
+"""Every exception of this package, as a tree, grouped by what a handler would do about it.
+
+::
+
+    ManagedStoreError
+    ├── StoreClosedError        (RuntimeError)  used after close, or cut off by it: make a new store
+    ├── StoreCloseError         (RuntimeError)  leaving the store could not release everything: see .left_open
+    ├── ArgumentError           (ValueError)    an argument has a value that cannot work: correct the call
+    │   └── UnknownProtocolError                the URL's protocol is not one that fsspec knows
+    ├── ArgumentTypeError       (TypeError)     an argument has a type that cannot work: correct the call
+    └── MissingPackageError     (ImportError)   the URL needs a package that is not installed: install it
+
+None of them derives from ``KeyError``, ``FileNotFoundError`` or (but for bad arguments) ``ValueError``:
+zarr and xarray read those as "no such key", and a closed store would look like an empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ManagedStoreError",
+    "MissingPackageError",
+    "StoreCloseError",
+    "StoreClosedError",
+    "UnknownProtocolError",
+]
+
+
+class ManagedStoreError(Exception):
+    """Base class of every exception that managed_store raises itself."""
+
+
+class StoreClosedError(ManagedStoreError, RuntimeError):
+    """The store is closed, or was closed while this request was under way.
+
+    Closing is final: nothing reopens a session quietly. Make a new store, or move the use inside the
+    ``with`` block.
+    """
+
+
+class StoreCloseError(ManagedStoreError, RuntimeError):
+    """Something that the store had opened was still open when closing it had to return.
+
+    The store is closed all the same. What is named here lives on a loop that did not answer in time, or could
+    not be cut off safely.
+
+    Parameters
+    ----------
+    message : str
+        What happened and to which store; never a secret.
+    left_open : sequence of str, optional
+        One entry for each thing that is still open.
+
+    Attributes
+    ----------
+    left_open : tuple of str
+        One entry for each thing that is still open.
+    """
+
+    def __init__(self, message: str, left_open: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.left_open = tuple(left_open)
+
+    def __reduce__(self) -> tuple[type[StoreCloseError], tuple[str, tuple[str, ...]]]:
+        # BaseException's own pickle would forget `left_open`.
+        return type(self), (str(self), self.left_open)
+
+
+class ArgumentError(ManagedStoreError, ValueError):
+    """An argument has a value that cannot work. The message names it, what was given, and what would work."""
+
+
+class UnknownProtocolError(ArgumentError):
+    """The protocol of the URL is not one that fsspec knows."""
+
+
+class ArgumentTypeError(ManagedStoreError, TypeError):
+    """An argument has a type that cannot work. The message names it, what was given, and what would work."""
+
+
+class MissingPackageError(ManagedStoreError, ImportError):
+    """The URL needs a package that is not installed. The message says what to install."""

@@ -1,0 +1,480 @@
+"""The store: guards each call, picks the filesystem of the running loop, and closes what it has opened."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer
+
+from managed_store._lifecycle import Drain, State, Statistics
+from managed_store._owners import SessionOwner
+from managed_store._recipe import Recipe
+from managed_store._sessions import Session, closed_error
+from managed_store._wrapped import WrappedFsspecStore, can_delete
+from managed_store.errors import ArgumentError, ArgumentTypeError
+
+if TYPE_CHECKING:
+    from fsspec.asyn import AsyncFileSystem
+    from zarr.core.buffer import BufferPrototype
+
+__all__ = ["ManagedFSSpecStore", "ManagedStore"]
+
+T = TypeVar("T")
+
+ALLOWED_EXCEPTIONS: tuple[type[Exception], ...] = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""What a filesystem raises for a missing key: the same as zarr's FsspecStore takes it for."""
+
+
+class ManagedFSSpecStore(Store):
+    """A zarr store over any fsspec URL that owns what it opens, and closes it when you leave.
+
+    It wraps zarr's ``FsspecStore``. Its filesystems are private, found in no cache and shared with nobody; there is
+    one for each event loop that uses the store, opened on that loop at first use and closed there. Nothing is opened
+    by the constructor.
+
+    Parameters
+    ----------
+    url : str
+        What to open: a URL that fsspec knows, such as ``"https://host/data.zarr"`` or ``"gs://bucket/data.zarr"``, or
+        a local path.
+    storage_options : mapping, optional
+        Options of the filesystem, as in ``zarr.open_group``. Containers are copied; live objects (a credential) are
+        borrowed and never closed.
+    read_only : bool, default False
+        Whether to refuse every write.
+    allowed_exceptions : tuple of exception types, optional
+        Exceptions of the filesystem that mean "no such key". The default is that of zarr's ``FsspecStore``.
+    close_timeout : float, default 5.0
+        Seconds that leaving may take at most, whatever a server or another loop does.
+
+    Raises
+    ------
+    ArgumentError
+        An argument has a value that cannot work: an empty URL, an unknown protocol, a negative `close_timeout`, an
+        option that contradicts what a managed store does.
+    ArgumentTypeError
+        `url` is no string, `storage_options` no mapping, or `close_timeout` no number.
+    MissingPackageError
+        The package behind the protocol is not installed.
+
+    Warns
+    -----
+    ResourceWarning
+        When the last handle of the store is dropped while something is open. The sessions are closed in the
+        background then.
+
+    Notes
+    -----
+    *Loops.* Use through zarr's synchronous API happens on zarr's own event loop; use through the asynchronous API, on
+    the caller's running loop. Both may be mixed, from several threads and loops: each loop has a session of its own.
+    A loop that ends (``asyncio.run``) takes its session with it, and the store goes on working on the others.
+
+    *Closing.* Leaving ``with`` or ``async with`` waits until every session has been closed on its own loop. Requests
+    in flight may finish within `close_timeout`; when the body raised, only writes may. The rest is cut off, and raises
+    ``StoreClosedError``. Closing is final.
+
+    *Handles.* zarr derives a read-only handle for ``mode="r"``. Such a handle keeps the sessions alive while it lives,
+    and closing it closes it alone; closing the store itself ends them all.
+
+    *Errors.* What only the filesystem or the server can reject is raised at first use.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> from managed_store import ManagedStore
+    >>> with ManagedStore("memory://example.zarr") as store:
+    ...     array = zarr.create_array(store, name="a", shape=(4,), dtype="i4")
+    ...     array[:] = 7
+    ...     int(zarr.open_group(store, mode="r")["a"][:].sum())
+    28
+    >>> store.closed
+    True
+    """
+
+    # For `__del__`, should the constructor fail.
+    _owner: SessionOwner | None = None
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        storage_options: dict[str, Any] | None = None,
+        read_only: bool = False,
+        allowed_exceptions: tuple[type[Exception], ...] = ALLOWED_EXCEPTIONS,
+        close_timeout: float = 5.0,
+    ) -> None:
+        owner = SessionOwner(
+            Recipe.checked(url, storage_options),
+            close_timeout=_checked_timeout(close_timeout),
+            made_at=_caller(),
+        )
+        self._become(owner, read_only=read_only, allowed_exceptions=tuple(allowed_exceptions), is_derived=False)
+
+    def _become(
+        self,
+        owner: SessionOwner,
+        *,
+        read_only: bool,
+        allowed_exceptions: tuple[type[Exception], ...],
+        is_derived: bool,
+    ) -> None:
+        super().__init__(read_only=bool(read_only))
+        self._allowed_exceptions = allowed_exceptions
+        self._is_derived = is_derived
+        self._is_closed = False
+        self._lease = object()
+        owner.handles.add(self._lease)
+        self._owner = owner
+
+    @property
+    def _sessions(self) -> SessionOwner:
+        assert self._owner is not None  # only while a constructor fails
+        return self._owner
+
+    # What it is
+
+    @property
+    def url(self) -> str:
+        """The URL as it was given, secrets included; `str` and `repr` of the store leave those out."""
+        return self._sessions.recipe.url
+
+    @property
+    def path(self) -> str:
+        """The root of the store as its filesystem spells it. Builds the filesystem if there is none yet."""
+        return self._open_session_at_once().path
+
+    @property
+    def fs(self) -> AsyncFileSystem:
+        """The filesystem of the running loop, or of zarr's loop where none runs; opened if need be.
+
+        It belongs to the store, and to that loop alone: its coroutines must be awaited there. Opening it from within a
+        coroutine blocks that loop while it is built; awaiting any read of the store first avoids that.
+        """
+        filesystem = self._open_session_at_once().filesystem
+        assert filesystem is not None
+        return filesystem
+
+    @property
+    def allowed_exceptions(self) -> tuple[type[Exception], ...]:
+        """The exceptions of the filesystem that mean "no such key"."""
+        return self._allowed_exceptions
+
+    @property
+    def close_timeout(self) -> float:
+        """Seconds that leaving may take at most."""
+        return self._sessions.close_timeout
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle, or the store that it was derived from, is closed or closing."""
+        return self._is_closed or self._sessions.state >= State.CLOSING
+
+    def statistics(self) -> Statistics:
+        """Return what the store holds at this moment: a frozen snapshot, without secrets."""
+        return self._sessions.statistics()
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ManagedFSSpecStore)
+            and self.read_only == other.read_only
+            and self._allowed_exceptions == other._allowed_exceptions
+            and self._sessions.recipe == other._sessions.recipe
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # like zarr's own stores
+
+    def __str__(self) -> str:
+        return self._sessions.recipe.redacted_url
+
+    def __repr__(self) -> str:
+        statistics = self.statistics()
+        state = "closed" if self.closed else statistics.state
+        mode = " read-only" if self.read_only else ""
+        return f"<ManagedStore {str(self)!r} {state}{mode} loops={statistics.loops} handles={statistics.handles}>"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        recipe = self._sessions.recipe
+        options = dict(recipe.options)
+        return _unpickled, (
+            type(self), recipe.url, options, self.read_only, self._allowed_exceptions, self.close_timeout, self.closed,
+        )  # fmt: skip
+
+    def with_read_only(self, read_only: bool = False) -> Self:
+        """Return a handle on the same store, with its sessions, that is read-only or not.
+
+        The handle keeps the sessions alive while it lives. Closing it closes it alone.
+
+        Parameters
+        ----------
+        read_only : bool, default False
+            Whether the new handle refuses writes.
+
+        Returns
+        -------
+        ManagedFSSpecStore
+            The new handle.
+
+        Raises
+        ------
+        StoreClosedError
+            The store is closed.
+        """
+        self._refuse_if_closed()
+        handle = type(self).__new__(type(self))
+        handle._become(
+            self._sessions, read_only=read_only, allowed_exceptions=self._allowed_exceptions, is_derived=True
+        )
+        return handle
+
+    # Opening and closing
+
+    async def _open(self) -> None:
+        self._refuse_if_closed()
+        await super()._open()
+
+    async def _ensure_open(self) -> None:
+        self._refuse_if_closed()
+        self._is_open = True
+
+    def close(self) -> None:
+        """Close the store, and wait until each session has been closed on its own loop.
+
+        Idempotent and safe from several threads at once. On a handle that zarr derived (``with_read_only``), closes
+        that handle alone. Called on an event loop that owns a session of the store, it cannot wait for that loop: it
+        cuts the connections off at once and leaves the rest to a task; `aclose` is the way to wait there.
+
+        Raises
+        ------
+        StoreCloseError
+            Something was still open after `close_timeout` seconds. The store is closed all the same.
+        """
+        self._close(Drain.ALL)
+
+    async def aclose(self) -> None:
+        """Close the store as `close` does, without blocking the running loop.
+
+        A cancellation does not interrupt closing; it is raised when closing has ended.
+
+        Raises
+        ------
+        StoreCloseError
+            Something was still open after `close_timeout` seconds. The store is closed all the same.
+        """
+        await self._aclose(Drain.ALL)
+
+    def _close(self, drain: Drain) -> None:
+        if self._end_handle():
+            self._sessions.close(drain)
+
+    async def _aclose(self, drain: Drain) -> None:
+        if self._end_handle():
+            await self._sessions.aclose(drain)
+
+    def _end_handle(self) -> bool:
+        """End this handle; return whether that ends the sessions: the store itself does, or the last of its handles."""
+        self._is_closed = True
+        self._is_open = False
+        self._sessions.handles.discard(self._lease)
+        return not self._is_derived or not self._sessions.handles
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        self._refuse_if_closed()
+        self._is_open = True
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the store. The exception of the body always wins: a failure to close is noted on it."""
+        try:
+            self._close(Drain.ALL if exc_value is None else Drain.WRITES)
+        except Exception as error:
+            if exc_value is None:
+                raise
+            exc_value.add_note(f"While leaving the store: {error}")
+
+    async def __aenter__(self) -> Self:
+        """Return the store itself."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the store. The exception of the body always wins: a failure to close is noted on it."""
+        try:
+            await self._aclose(Drain.ALL if exc_value is None else Drain.WRITES)
+        except Exception as error:
+            if exc_value is None:
+                raise
+            exc_value.add_note(f"While leaving the store: {error}")
+
+    def __del__(self) -> None:
+        if self._owner is not None and not self._is_closed:
+            self._owner.release(self._lease)
+
+    def _refuse_if_closed(self) -> None:
+        if self.closed:
+            raise closed_error(self._sessions.recipe)
+
+    def _open_session_at_once(self) -> Session:
+        self._refuse_if_closed()
+        return self._sessions.open_session_at_once()
+
+    async def _session(self) -> Session:
+        """The open session of the running loop."""
+        if self._is_closed:
+            raise closed_error(self._sessions.recipe)
+        session = self._sessions.session(asyncio.get_running_loop())
+        return session if session.state is State.OPEN else await session.opened()
+
+    # Reading
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        # docstring inherited
+        session = await self._session()
+        return await session.run(False, session.wrapped(self._allowed_exceptions).get, key, prototype, byte_range)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        # docstring inherited
+        return await self._read(lambda wrapped: wrapped.get_partial_values(prototype, key_ranges))
+
+    async def exists(self, key: str) -> bool:
+        # docstring inherited
+        return await self._read(lambda wrapped: wrapped.exists(key))
+
+    async def getsize(self, key: str) -> int:
+        # docstring inherited
+        return await self._read(lambda wrapped: wrapped.getsize(key))
+
+    async def getsize_prefix(self, prefix: str) -> int:
+        # docstring inherited
+        sizes = await self._list(lambda wrapped: wrapped.sizes(prefix))
+        known = sum(size for size in sizes.values() if size is not None)
+        unknown = [key for key, size in sizes.items() if size is None]
+        return known + sum(await asyncio.gather(*map(self.getsize, unknown)))
+
+    async def is_empty(self, prefix: str) -> bool:
+        # docstring inherited
+        folder = prefix.rstrip("/")
+        return not await self._list(lambda wrapped: wrapped.keys(f"{folder}/" if folder else ""))
+
+    async def list(self) -> AsyncIterator[str]:
+        # docstring inherited
+        async for key in self.list_prefix(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        # docstring inherited
+        for key in await self._list(lambda wrapped: wrapped.keys(prefix)):
+            yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        # docstring inherited
+        for name in await self._list(lambda wrapped: wrapped.children(prefix)):
+            yield name
+
+    async def _read(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
+        session = await self._session()
+        return await session.run(False, operation, session.wrapped(self._allowed_exceptions))
+
+    async def _list(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
+        session = await self._session()
+        writes_before = self._sessions.writes
+        try:
+            return await session.run(False, operation, session.wrapped(self._allowed_exceptions))
+        finally:
+            self._sessions.listed(session, writes_before=writes_before)
+
+    # Writing
+
+    @property
+    def supports_writes(self) -> bool:
+        """Whether the filesystem can write. Whether this handle may is `read_only`."""
+        return True
+
+    @property
+    def supports_deletes(self) -> bool:
+        """Whether the filesystem can delete: over HTTP it cannot."""
+        return can_delete(self._sessions.recipe.protocol)
+
+    @property
+    def supports_listing(self) -> bool:
+        """Whether keys can be listed. Over HTTP that takes a server that sends an index page for each folder."""
+        return True
+
+    async def set(self, key: str, value: Buffer) -> None:
+        # docstring inherited
+        if not isinstance(value, Buffer):
+            raise TypeError(f"ManagedStore.set(): `value` must be a Buffer instance. Got an instance of {type(value)}.")
+        await self._write(lambda wrapped: wrapped.set(key, value))
+
+    async def delete(self, key: str) -> None:
+        # docstring inherited
+        await self._write(lambda wrapped: wrapped.delete(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        # docstring inherited
+        await self._write(lambda wrapped: wrapped.delete_dir(prefix))
+
+    async def clear(self) -> None:
+        # docstring inherited
+        await self._write(lambda wrapped: wrapped.clear())
+
+    async def _write(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, None]]) -> None:
+        self._check_writable()
+        session = await self._session()
+        try:
+            await session.run(True, operation, session.wrapped(self._allowed_exceptions))
+        finally:
+            self._sessions.wrote()  # also after a failure: nobody knows how far it came
+
+
+ManagedStore = ManagedFSSpecStore
+
+
+def _unpickled(
+    cls: type[ManagedFSSpecStore],
+    url: str,
+    options: dict[str, Any],
+    read_only: bool,
+    allowed_exceptions: tuple[type[Exception], ...],
+    close_timeout: float,
+    closed: bool,
+) -> ManagedFSSpecStore:
+    """Make an unpickled copy: a handle with sessions of its own, which end with it and are not warned of."""
+    owner = SessionOwner(Recipe(url, options), close_timeout=close_timeout, made_at=None)
+    store = cls.__new__(cls)
+    store._become(owner, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=True)
+    if closed:
+        store.close()
+    return store
+
+
+def _checked_timeout(close_timeout: object) -> float:
+    if isinstance(close_timeout, bool) or not isinstance(close_timeout, int | float):
+        raise ArgumentTypeError(f"close_timeout must be a number of seconds; got {type(close_timeout).__name__}.")
+    if not (0 <= close_timeout < math.inf):
+        raise ArgumentError(f"close_timeout must be a finite number of seconds, 0 or more; got {close_timeout!r}.")
+    return float(close_timeout)
+
+
+def _caller() -> str:
+    """File and line of the nearest frame outside this package and zarr: where the user made the store."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in (
+        "managed_store",
+        "zarr",
+    ):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
