@@ -126,11 +126,12 @@ def _close_raw_socket(transport: Any, *, forget: bool) -> None:
     transport : asyncio.BaseTransport
         The transport.
     forget : bool
-        Clear the transport's own reference too, as it does itself when the loop runs. Else its ``__del__`` warns of
+        Note in the transport that it is closed, as it does itself when the loop runs. Else its ``__del__`` warns of
         what is closed already. Not for a loop that may run again: the transport still has to tell its protocol.
     """
     protocol = getattr(transport, "_ssl_protocol", None)  # under TLS the socket is one transport further down
     if protocol is not None:
+        transport._closed = transport._closed or forget
         transport = getattr(protocol, "_transport", None)
     socket = getattr(transport, "_sock", None)
     if socket is not None:

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against the thing that is wrapped, measured in one run. Scripts, not tests."""
