@@ -69,7 +69,7 @@ class Session:
         self._closing: asyncio.Task[None] | None = None
         self._closer: Closer | None = None
         self._idle = asyncio.Event()
-        self._guard = self._close_with_loop()
+        self._guard: Any = self._close_with_loop()  # `ag_running` is missing from typeshed's AsyncGenerator
 
     # Opening
 

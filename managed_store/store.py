@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer
@@ -409,6 +409,11 @@ class ManagedFSSpecStore(Store):
         return can_delete(self._sessions.recipe.protocol)
 
     @property
+    def supports_partial_writes(self) -> Literal[False]:
+        """Always False: no zarr store writes a part of a value."""
+        return False
+
+    @property
     def supports_listing(self) -> bool:
         """Whether keys can be listed. Over HTTP that takes a server that sends an index page for each folder."""
         return True
@@ -430,6 +435,10 @@ class ManagedFSSpecStore(Store):
     async def clear(self) -> None:
         # docstring inherited
         await self._write(lambda wrapped: wrapped.clear())
+
+    async def set_partial_values(self, key_start_values: Iterable[tuple[str, int, bytes]]) -> None:
+        """Raise NotImplementedError: no zarr store writes a part of a value. Abstract in zarr 3.1.0, gone since."""
+        raise NotImplementedError("a part of a value cannot be written; write the whole value with set().")
 
     async def _write(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, None]]) -> None:
         self._check_writable()

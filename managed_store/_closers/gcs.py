@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from managed_store._closers._aiohttp import AiohttpCloser
 
 __all__ = ["ExtendedGcsCloser", "GcsCloser"]
@@ -10,7 +12,7 @@ __all__ = ["ExtendedGcsCloser", "GcsCloser"]
 class GcsCloser(AiohttpCloser):
     """Closes the session of ``gcsfs.core.GCSFileSystem``."""
 
-    openers = ("_set_session",)
+    openers: ClassVar[tuple[str, ...]] = ("_set_session",)
 
 
 class ExtendedGcsCloser(GcsCloser):
@@ -20,7 +22,7 @@ class ExtendedGcsCloser(GcsCloser):
     filesystem's own ``_close_resources``), and the threads of an executor.
     """
 
-    openers = ("_set_session", "_get_grpc_client", "_get_control_plane_client")
+    openers: ClassVar[tuple[str, ...]] = ("_set_session", "_get_grpc_client", "_get_control_plane_client")
 
     async def close(self) -> None:
         try:

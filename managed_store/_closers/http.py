@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from managed_store._closers._aiohttp import AiohttpCloser
 
 __all__ = ["HttpCloser"]
@@ -10,4 +12,4 @@ __all__ = ["HttpCloser"]
 class HttpCloser(AiohttpCloser):
     """Closes the session of ``fsspec.implementations.http.HTTPFileSystem``."""
 
-    openers = ("set_session",)
+    openers: ClassVar[tuple[str, ...]] = ("set_session",)

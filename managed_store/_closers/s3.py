@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from managed_store._closers._aiohttp import AiohttpCloser
 
@@ -16,7 +16,7 @@ class S3Closer(AiohttpCloser):
     Closing ``fs._s3`` alone would leave the clients of other regions open (``cache_regions=True``).
     """
 
-    openers = ("set_session",)
+    openers: ClassVar[tuple[str, ...]] = ("set_session",)
 
     def sessions(self) -> Iterable[Any]:
         creator = self._creator()

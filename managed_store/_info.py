@@ -1,0 +1,57 @@
+"""A summary of any zarr hierarchy: its members, shapes, dtypes and chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["info"]
+
+
+def info(url: str, storage_options: Mapping[str, Any]) -> int:
+    """Open `url` read-only and print the number of its members and their tree.
+
+    Parameters
+    ----------
+    url : str
+        What to open.
+    storage_options : mapping
+        Options of the filesystem.
+
+    Returns
+    -------
+    int
+        The exit code, 0.
+    """
+    import zarr
+
+    from managed_store import ManagedStore
+
+    with ManagedStore(url, storage_options=dict(storage_options), read_only=True) as store:
+        node = zarr.open(store, mode="r")
+        if isinstance(node, zarr.Array):
+            print(f"{store}  {_described(node)}")
+            return 0
+        members = dict(node.members(max_depth=None))
+        count = f"{len(members)} member{'' if len(members) == 1 else 's'}"
+        print(f"{store}  group, zarr format {node.metadata.zarr_format}, {count}")
+        for line in _tree(members):
+            print(line)
+    return 0
+
+
+def _tree(members: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each member, indented by its depth, parents before children."""
+    names = sorted(members, key=lambda name: name.split("/"))
+    width = max((_indented(name, members) for name in names), key=len, default="")
+    for name in names:
+        yield f"{_indented(name, members).ljust(len(width))}  {_described(members[name])}".rstrip()
+
+
+def _indented(name: str, members: Mapping[str, Any]) -> str:
+    *parents, own = name.split("/")
+    return f"{'  ' * (len(parents) + 1)}{own}{'' if hasattr(members[name], 'shape') else '/'}"
+
+
+def _described(node: Any) -> str:
+    return f"{node.dtype} {node.shape} in chunks of {node.chunks}" if hasattr(node, "shape") else ""
