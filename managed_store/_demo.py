@@ -163,14 +163,20 @@ def _table(rows: list[tuple[str, dict[str, Any]]]) -> str:
             title,
             str(report["members"]),
             f"{report['seconds'] * 1e3:.0f} ms",
-            *("unknown" if report[name] is None else str(report[name]) for name in ("sessions", "sockets", "descriptors")),
+            *(
+                "unknown" if report[name] is None else str(report[name])
+                for name in ("sessions", "sockets", "descriptors")
+            ),
         )
         for title, report in rows
     ]
     widths = [max(len(row[column]) for row in (heads, *cells)) for column in range(len(heads))]
 
     def line(row: tuple[str, ...]) -> str:
-        first, *others = (text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(row, widths, strict=True)))
+        first, *others = (
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
         return "  ".join((first, *others))
 
     over_left = "  ".join(" " * width for width in widths[:3])

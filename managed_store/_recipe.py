@@ -78,7 +78,9 @@ class Recipe:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, Recipe) and self.url == other.url and _equal_values(dict(self.options), dict(other.options))
+            isinstance(other, Recipe)
+            and self.url == other.url
+            and _equal_values(dict(self.options), dict(other.options))
         )
 
     __hash__ = None  # type: ignore[assignment]  # option values need not be hashable

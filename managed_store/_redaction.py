@@ -35,7 +35,7 @@ def _redacted_part(part: str) -> str:
     protocol, separator, rest = part.partition("://")
     if not separator:
         return part
-    user_info, at, rest = rest.rpartition("@")
+    _user_info, at, rest = rest.rpartition("@")
     # To the last "@" of all: a password may hold "/", "?" or "#", and hiding too much is the safe side.
     rest, mark, _ = _before_first(rest, "?#")
     return f"{protocol}://{'***@' if at else ''}{rest}{mark}{'***' if mark else ''}"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from managed_store._closers import Closer, closer_for, retire_finalizers
 from managed_store._helper_thread import in_helper_thread
-from managed_store._lifecycle import Drain, Request, State
+from managed_store._lifecycle import Drain, State
 from managed_store._recipe import Recipe, filesystems_in
+from managed_store._requests import RequestsInFlight
 from managed_store._wrapped import WrappedFsspecStore, wrap
 from managed_store.errors import StoreClosedError, StoreCloseError
 
@@ -58,7 +59,7 @@ class Session:
         self.loop = loop
         self.state = State.NEW
         self.forced = False
-        self.requests: set[Request] = set()
+        self.requests = RequestsInFlight(lambda when: closed_error(recipe, when))
         self.filesystem: AsyncFileSystem | None = None
         self.path = ""
         self._recipe = recipe
@@ -68,7 +69,6 @@ class Session:
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closer: Closer | None = None
-        self._idle = asyncio.Event()
         self._guard: Any = self._close_with_loop()  # `ag_running` is missing from typeshed's AsyncGenerator
 
     # Opening
@@ -142,8 +142,10 @@ class Session:
             store = self._wrapped[allowed_exceptions] = wrap(self.filesystem, self.path, allowed_exceptions)
             return store
 
-    async def run(self, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one request, so that closing can wait for it or cut it off.
+    async def run(
+        self, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run one request over this session's filesystem.
 
         Raises
         ------
@@ -152,28 +154,7 @@ class Session:
         """
         if self.state is not State.OPEN:
             self._refuse()
-        task = asyncio.current_task()
-        request = Request(task, writes, cancelling=0 if task is None else task.cancelling())
-        self.requests.add(request)
-        try:
-            answer = await operation(*args, **kwargs)
-        except BaseException as error:
-            if not request.cut_off:
-                raise
-            # As `asyncio.timeout` does: a cancellation that is ours alone becomes our error, any other goes on.
-            cancelled_by_others = task is not None and task.uncancel() > request.cancelling
-            if cancelled_by_others and isinstance(error, asyncio.CancelledError):
-                raise
-            cause = None if isinstance(error, asyncio.CancelledError) else error
-            raise self._closed_error(" before the answer to this request came") from cause
-        else:
-            if request.cut_off and task is not None:  # the backend kept the cancellation to itself
-                task.uncancel()
-            return answer
-        finally:
-            self.requests.discard(request)
-            if not self.requests:
-                self._idle.set()
+        return await self.requests.run(writes, operation, *args, **kwargs)
 
     def forget_listings(self) -> None:
         """Empty the listing caches, from any thread: a key was written or deleted by way of another session."""
@@ -182,10 +163,7 @@ class Session:
                 each.invalidate_cache()
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        raise self._closed_error()
-
-    def _closed_error(self, when: str = "") -> StoreClosedError:
-        return closed_error(self._recipe, when)
+        raise closed_error(self._recipe)
 
     # Closing
 
@@ -217,7 +195,7 @@ class Session:
         """
         if self.state is not State.CLOSED:
             self._begin_closing()
-            self._cut_off_requests(Drain.NOTHING)
+            self.requests.cut_off(Drain.NOTHING)
             self._force()
             self.close_soon(Drain.NOTHING, self._close_timeout)
 
@@ -227,7 +205,7 @@ class Session:
             return
         self._begin_closing()
         if not self.loop.is_closed():
-            self._cut_off_requests(Drain.NOTHING)
+            self.requests.cut_off(Drain.NOTHING)
         self._force()
         self._end()
 
@@ -272,29 +250,11 @@ class Session:
         """Let the requests finish that may, cut off the rest, and return when none is left or time is up."""
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=max(0.0, deadline - self.loop.time()))
-        self._cut_off_requests(drain)
+        self.requests.cut_off(drain)
         kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
-        if not await self._none_in_flight(deadline - kept):
-            self._cut_off_requests(Drain.NOTHING)
-            await self._none_in_flight(deadline - kept / 2)
-
-    async def _none_in_flight(self, deadline: float) -> bool:
-        while self.requests:
-            self._idle.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._idle.wait()
-            except TimeoutError:
-                return False
-        return True
-
-    def _cut_off_requests(self, drain: Drain) -> None:
-        """Cancel every request that may not finish. Their tasks raise StoreClosedError, not the cancellation."""
-        for request in tuple(self.requests):
-            if request.cut_off or request.may_finish(drain) or request.task in (None, _current_task()):
-                continue
-            request.cut_off = True
-            request.task.cancel()
+        if not await self.requests.finished(deadline - kept):
+            self.requests.cut_off(Drain.NOTHING)
+            await self.requests.finished(deadline - kept / 2)
 
     def _seal(self) -> None:
         """Take over from the backend: nothing of it opens again, and none of its finalizers runs."""
@@ -353,13 +313,6 @@ def _log_failure(closing: asyncio.Task[None]) -> None:
     """Nobody may be waiting for a closing to fail: the log knows of it in any case."""
     if not closing.cancelled() and (error := closing.exception()) is not None:
         _logger.warning("%s", error)
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no loop runs on this thread
-        return None
 
 
 def _run_to_first_pause(awaitable: Any) -> None:

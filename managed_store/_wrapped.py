@@ -46,9 +46,7 @@ def wrap(filesystem: AsyncFileSystem, path: str, allowed_exceptions: tuple[type[
 class WrappedFsspecStore(FsspecStore):
     """zarr's store over one filesystem, answering every byte request and listing as any correct store would."""
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if byte_range is None:
             return await super().get(key, prototype)
         if _asks_for_nothing(byte_range):
@@ -137,9 +135,7 @@ class _HttpWrappedFsspecStore(WrappedFsspecStore):
 
     supports_deletes = False
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if byte_range is None or not isinstance(byte_range, _BYTE_REQUESTS) or _asks_for_nothing(byte_range):
             return await super().get(key, prototype, byte_range)
         try:
@@ -215,7 +211,7 @@ def _below(folder: str, entry: str) -> str | None:
     if "#" in entry or "?" in entry:  # an anchor, or a link that sorts the page
         return None
     name = posixpath.normpath(entry.removeprefix(f"{folder}/"))
-    if not entry.startswith(f"{folder}/") or name.startswith("..") or name == "." or name.startswith("/"):
+    if not entry.startswith(f"{folder}/") or name.startswith(("..", "/")) or name == ".":
         return None
     return f"{folder}/{name}{'/' if entry.endswith('/') else ''}"
 

@@ -37,7 +37,9 @@ FAILS_IN_PLAIN_ZARR = {"run_twice", "sync_then_async", "async_then_sync", "mixed
 
 
 @functools.cache
-def run_cell(url: str, options: str, environment: tuple[tuple[str, str], ...], uses: tuple[str, ...], plain: bool) -> Any:
+def run_cell(
+    url: str, options: str, environment: tuple[tuple[str, str], ...], uses: tuple[str, ...], plain: bool
+) -> Any:
     """Run one program of the matrix, once; returns its report, exit code and stderr."""
     config = {"url": url, "options": json.loads(options), "uses": uses, "plain": plain}
     result = subprocess.run(

@@ -41,7 +41,9 @@ def closer_for(filesystem: AbstractFileSystem) -> Closer:
         entry = _REGISTRY.get(f"{cls.__module__}.{cls.__qualname__}")
         if entry is not None:
             module, name = entry
-            make: Callable[[AbstractFileSystem], Closer] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            make: Callable[[AbstractFileSystem], Closer] = getattr(
+                importlib.import_module(f"{__name__}.{module}"), name
+            )
             return make(filesystem)
     _logger.debug("No closer is known for %s: nothing of it is closed.", type(filesystem).__qualname__)
     return Closer(filesystem)

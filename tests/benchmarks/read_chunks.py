@@ -53,9 +53,7 @@ def compare_async(url: str, pairs: int) -> Comparison:
     with asyncio.Runner() as runner:
         plain = plain_store(url)
         managed = ManagedStore(url)
-        arrays = [
-            runner.run(zarr.api.asynchronous.open_array(store=store, mode="r")) for store in (managed, plain)
-        ]
+        arrays = [runner.run(zarr.api.asynchronous.open_array(store=store, mode="r")) for store in (managed, plain)]
         measures = [lambda each=each: runner.run(seconds_async(each)) for each in arrays]
         result = compare("async", *measures, pairs=pairs)
         runner.run(managed.aclose())

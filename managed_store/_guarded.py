@@ -1,0 +1,164 @@
+"""Every operation of a zarr store, as a request of the running loop's session that closing can wait for or cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer
+
+from managed_store._lifecycle import State
+from managed_store._owners import SessionOwner
+from managed_store._sessions import Session, closed_error
+from managed_store._wrapped import WrappedFsspecStore, can_delete
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import BufferPrototype
+
+__all__ = ["GuardedStore"]
+
+T = TypeVar("T")
+
+
+class GuardedStore(Store):
+    """Reads and writes through the sessions of an owner. Not for use by itself: `ManagedFSSpecStore` makes it."""
+
+    # For `__del__`, should the constructor fail.
+    _owner: SessionOwner | None = None
+    _allowed_exceptions: tuple[type[Exception], ...]
+    _is_closed: bool
+
+    @property
+    def _sessions(self) -> SessionOwner:
+        assert self._owner is not None  # only while a constructor fails
+        return self._owner
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle, or the store that it was derived from, is closed or closing."""
+        return self._is_closed or self._sessions.state >= State.CLOSING
+
+    def _refuse_if_closed(self) -> None:
+        if self.closed:
+            raise closed_error(self._sessions.recipe)
+
+    async def _session(self) -> Session:
+        """The open session of the running loop."""
+        if self._is_closed:
+            raise closed_error(self._sessions.recipe)
+        session = self._sessions.session(asyncio.get_running_loop())
+        return session if session.state is State.OPEN else await session.opened()
+
+    # Reading
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        # docstring inherited
+        session = await self._session()
+        return await session.run(False, session.wrapped(self._allowed_exceptions).get, key, prototype, byte_range)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        # docstring inherited
+        return await self._read(lambda wrapped: wrapped.get_partial_values(prototype, key_ranges))
+
+    async def exists(self, key: str) -> bool:
+        # docstring inherited
+        return await self._read(lambda wrapped: wrapped.exists(key))
+
+    async def getsize(self, key: str) -> int:
+        # docstring inherited
+        return await self._read(lambda wrapped: wrapped.getsize(key))
+
+    async def getsize_prefix(self, prefix: str) -> int:
+        # docstring inherited
+        sizes = await self._list(lambda wrapped: wrapped.sizes(prefix))
+        known = sum(size for size in sizes.values() if size is not None)
+        unknown = [key for key, size in sizes.items() if size is None]
+        return known + sum(await asyncio.gather(*map(self.getsize, unknown)))
+
+    async def is_empty(self, prefix: str) -> bool:
+        # docstring inherited
+        folder = prefix.rstrip("/")
+        return not await self._list(lambda wrapped: wrapped.keys(f"{folder}/" if folder else ""))
+
+    async def list(self) -> AsyncIterator[str]:
+        # docstring inherited
+        async for key in self.list_prefix(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        # docstring inherited
+        for key in await self._list(lambda wrapped: wrapped.keys(prefix)):
+            yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        # docstring inherited
+        for name in await self._list(lambda wrapped: wrapped.children(prefix)):
+            yield name
+
+    async def _read(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
+        session = await self._session()
+        return await session.run(False, operation, session.wrapped(self._allowed_exceptions))
+
+    async def _list(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
+        session = await self._session()
+        writes_before = self._sessions.writes
+        try:
+            return await session.run(False, operation, session.wrapped(self._allowed_exceptions))
+        finally:
+            self._sessions.listed(session, writes_before=writes_before)
+
+    # Writing
+
+    @property
+    def supports_writes(self) -> bool:
+        """Whether the filesystem can write. Whether this handle may is `read_only`."""
+        return True
+
+    @property
+    def supports_deletes(self) -> bool:
+        """Whether the filesystem can delete: over HTTP it cannot."""
+        return can_delete(self._sessions.recipe.protocol)
+
+    @property
+    def supports_partial_writes(self) -> Literal[False]:
+        """Always False: no zarr store writes a part of a value."""
+        return False
+
+    @property
+    def supports_listing(self) -> bool:
+        """Whether keys can be listed. Over HTTP that takes a server that sends an index page for each folder."""
+        return True
+
+    async def set(self, key: str, value: Buffer) -> None:
+        # docstring inherited
+        if not isinstance(value, Buffer):
+            raise TypeError(f"ManagedStore.set(): `value` must be a Buffer instance. Got an instance of {type(value)}.")
+        await self._write(lambda wrapped: wrapped.set(key, value))
+
+    async def delete(self, key: str) -> None:
+        # docstring inherited
+        await self._write(lambda wrapped: wrapped.delete(key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        # docstring inherited
+        await self._write(lambda wrapped: wrapped.delete_dir(prefix))
+
+    async def clear(self) -> None:
+        # docstring inherited
+        await self._write(lambda wrapped: wrapped.clear())
+
+    async def set_partial_values(self, key_start_values: Iterable[tuple[str, int, bytes]]) -> None:
+        """Raise NotImplementedError: no zarr store writes a part of a value. Abstract in zarr 3.1.0, gone since."""
+        raise NotImplementedError("a part of a value cannot be written; write the whole value with set().")
+
+    async def _write(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, None]]) -> None:
+        self._check_writable()
+        session = await self._session()
+        try:
+            await session.run(True, operation, session.wrapped(self._allowed_exceptions))
+        finally:
+            self._sessions.wrote()  # also after a failure: nobody knows how far it came
