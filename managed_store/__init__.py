@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from managed_store.errors import MissingPackageError as MissingPackageError
     from managed_store.errors import StoreClosedError as StoreClosedError
     from managed_store.errors import StoreCloseError as StoreCloseError
+    from managed_store.errors import StoreOpenError as StoreOpenError
     from managed_store.errors import UnknownProtocolError as UnknownProtocolError
     from managed_store.store import ManagedFSSpecStore as ManagedFSSpecStore
     from managed_store.store import ManagedStore as ManagedStore
@@ -36,6 +37,7 @@ _EXPORTS = {
     "Statistics": "_lifecycle",
     "StoreCloseError": "errors",
     "StoreClosedError": "errors",
+    "StoreOpenError": "errors",
     "UnknownProtocolError": "errors",
 }
 

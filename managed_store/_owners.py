@@ -216,8 +216,8 @@ class SessionOwner:
             left_open = ["a session on an event loop that did not answer"] * len(waiting)
             failures.append(
                 StoreCloseError(
-                    f"Closing {self.recipe.redacted_url!r} took longer than close_timeout={self.close_timeout} seconds; "
-                    f"still open: a session on {loops}. The loop closes it when it answers again.",
+                    f"Closing {self.recipe.redacted_url!r} took more than close_timeout={self.close_timeout} seconds. "
+                    f"Still open: a session on {loops}. The loop closes it when it answers again.",
                     left_open,
                 )
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -37,7 +37,7 @@ _ALWAYS = {"asynchronous": True, "skip_instance_cache": True}
 _LISTINGS_CACHE_OPTIONS = ("use_listings_cache", "listings_expiry_time", "max_paths")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recipe:
     """A URL and the options of its filesystem.
 
@@ -53,7 +53,7 @@ class Recipe:
     """
 
     url: str
-    options: Mapping[str, Any] = field(repr=False)
+    options: Mapping[str, Any]
 
     @classmethod
     def checked(cls, url: object, storage_options: object) -> Recipe:
@@ -84,6 +84,9 @@ class Recipe:
         )
 
     __hash__ = None  # type: ignore[assignment]  # option values need not be hashable
+
+    def __repr__(self) -> str:
+        return f"Recipe({self.redacted_url!r}, options={list(self.options)})"
 
     @property
     def redacted_url(self) -> str:

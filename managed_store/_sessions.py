@@ -17,7 +17,7 @@ from managed_store._lifecycle import Drain, State
 from managed_store._recipe import Recipe, filesystems_in
 from managed_store._requests import RequestsInFlight
 from managed_store._wrapped import WrappedFsspecStore, wrap
-from managed_store.errors import StoreClosedError, StoreCloseError
+from managed_store.errors import StoreClosedError, StoreCloseError, StoreOpenError
 
 if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
@@ -80,13 +80,15 @@ class Session:
         ------
         StoreClosedError
             The session was closed before it was open.
+        StoreOpenError
+            The filesystem could not be built.
         """
         if self.state is State.NEW:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open(), name="managed_store open")
             await asyncio.wait([self._opening])
-            if not self._opening.cancelled():
-                self._opening.result()
+            if not self._opening.cancelled() and (error := self._opening.exception()) is not None:
+                raise self._open_error(error) from error
         if self.state is not State.OPEN:
             self._refuse()
         return self
@@ -96,7 +98,12 @@ class Session:
         if self.state is State.NEW:
             if self._opening is not None:
                 self._opening.cancel()  # those who wait for it find the session open
-            self._take(*self._recipe.build())
+            try:
+                built = self._recipe.build()
+            except Exception as error:
+                self._end()
+                raise self._open_error(error) from error
+            self._take(*built)
         if self.state is not State.OPEN:
             self._refuse()
         return self
@@ -112,6 +119,13 @@ class Session:
             self._take(filesystem, path)
         else:
             _let_go(filesystem)
+
+    def _open_error(self, error: BaseException) -> StoreOpenError:
+        # An error of its own for each of those who wait: one that is raised many times would collect tracebacks.
+        return StoreOpenError(
+            f"The filesystem of {self._recipe.redacted_url!r} could not be built: {type(error).__name__}, the cause of "
+            f"this error. Check the URL and the storage_options."
+        )
 
     def _take(self, filesystem: AsyncFileSystem, path: str) -> None:
         for each in filesystems_in(filesystem):
@@ -142,10 +156,10 @@ class Session:
             store = self._wrapped[allowed_exceptions] = wrap(self.filesystem, self.path, allowed_exceptions)
             return store
 
-    async def run(
+    def run(
         self, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run one request over this session's filesystem.
+    ) -> Coroutine[Any, Any, T]:
+        """Run one request over this session's filesystem; the result is to be awaited at once.
 
         Raises
         ------
@@ -154,7 +168,7 @@ class Session:
         """
         if self.state is not State.OPEN:
             self._refuse()
-        return await self.requests.run(writes, operation, *args, **kwargs)
+        return self.requests.run(writes, operation, *args, **kwargs)
 
     def forget_listings(self) -> None:
         """Empty the listing caches, from any thread: a key was written or deleted by way of another session."""

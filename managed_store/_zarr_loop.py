@@ -6,22 +6,16 @@ and stops at interpreter exit (``zarr.core.sync.cleanup_resources``). There is n
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 # Imported for its side effect too: zarr registers its exit hook on import, and hooks run last in, first out. Who
 # imports this file before registering an exit hook of their own runs while zarr's loop is still alive.
-from zarr.core.sync import _get_loop, sync
+from zarr.core.sync import sync
 
-__all__ = ["run_on_zarr_loop", "zarr_loop"]
+__all__ = ["run_on_zarr_loop"]
 
 T = TypeVar("T")
-
-
-def zarr_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop on which zarr's synchronous API runs, starting it if need be."""
-    return _get_loop()
 
 
 def run_on_zarr_loop(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -4,6 +4,7 @@
 
     ManagedStoreError
     ├── StoreClosedError        (RuntimeError)  used after close, or cut off by it: make a new store
+    ├── StoreOpenError          (RuntimeError)  the backend refused the URL or the options: its error is the cause
     ├── StoreCloseError         (RuntimeError)  leaving the store could not release everything: see .left_open
     ├── ArgumentError           (ValueError)    an argument has a value that cannot work: correct the call
     │   └── UnknownProtocolError                the URL's protocol is not one that fsspec knows
@@ -25,6 +26,7 @@ __all__ = [
     "MissingPackageError",
     "StoreCloseError",
     "StoreClosedError",
+    "StoreOpenError",
     "UnknownProtocolError",
 ]
 
@@ -38,6 +40,14 @@ class StoreClosedError(ManagedStoreError, RuntimeError):
 
     Closing is final: nothing reopens a session quietly. Make a new store, or move the use inside the
     ``with`` block.
+    """
+
+
+class StoreOpenError(ManagedStoreError, RuntimeError):
+    """The filesystem of a store could not be built: the backend rejected the URL or the options.
+
+    The backend's own error is the cause. It is not raised itself, because backends reject options with ``KeyError`` or
+    ``ValueError``, which zarr would read as "no such group".
     """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,7 +52,8 @@ class ManagedFSSpecStore(GuardedStore):
         An argument has a value that cannot work: an empty URL, an unknown protocol, a negative `close_timeout`, an
         option that contradicts what a managed store does.
     ArgumentTypeError
-        `url` is no string, `storage_options` no mapping, or `close_timeout` no number.
+        `url` is no string, `storage_options` no mapping, `read_only` no bool, `close_timeout` no number, or
+        `allowed_exceptions` no tuple of exception types.
     MissingPackageError
         The package behind the protocol is not installed.
 
@@ -99,12 +100,12 @@ class ManagedFSSpecStore(GuardedStore):
         allowed_exceptions: tuple[type[Exception], ...] = ALLOWED_EXCEPTIONS,
         close_timeout: float = 5.0,
     ) -> None:
-        owner = SessionOwner(
-            Recipe.checked(url, storage_options),
-            close_timeout=_checked_timeout(close_timeout),
-            made_at=_caller(),
-        )
-        self._become(owner, read_only=read_only, allowed_exceptions=tuple(allowed_exceptions), is_derived=False)
+        recipe = Recipe.checked(url, storage_options)
+        if not isinstance(read_only, bool):
+            raise ArgumentTypeError(f"read_only must be True or False; got {type(read_only).__name__}.")
+        allowed_exceptions = _checked_exceptions(allowed_exceptions)
+        owner = SessionOwner(recipe, close_timeout=_checked_timeout(close_timeout), made_at=_caller())
+        self._become(owner, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=False)
 
     def _become(
         self,
@@ -114,7 +115,7 @@ class ManagedFSSpecStore(GuardedStore):
         allowed_exceptions: tuple[type[Exception], ...],
         is_derived: bool,
     ) -> None:
-        super().__init__(read_only=bool(read_only))
+        super().__init__(read_only=read_only)
         self._allowed_exceptions = allowed_exceptions
         self._is_derived = is_derived
         self._is_closed = False
@@ -323,6 +324,17 @@ def _unpickled(
     if closed:
         store.close()
     return store
+
+
+def _checked_exceptions(allowed_exceptions: object) -> tuple[type[Exception], ...]:
+    if isinstance(allowed_exceptions, Sequence):
+        types = tuple(allowed_exceptions)
+        if all(isinstance(each, type) and issubclass(each, Exception) for each in types):
+            return types
+    raise ArgumentTypeError(
+        f"allowed_exceptions must be a tuple of exception types, such as (FileNotFoundError,); "
+        f"got {type(allowed_exceptions).__name__}."
+    )
 
 
 def _checked_timeout(close_timeout: object) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,30 @@ def test_byte_requests_for_a_missing_key_give_none(backend: str, filled: Managed
         assert sync(filled.get_partial_values(PROTOTYPE, [(key, each) for each in requests])) == [None] * len(requests)
     parts = sync(filled.get_partial_values(PROTOTYPE, [("folder/missing", None), ("folder/10", SuffixByteRequest(2))]))
     assert (parts[0], parts[1].to_bytes()) == (None, CONTENTS["folder/10"][-2:])
+
+
+@pytest.mark.parametrize("backend", ["memory", "file", "gs", "s3"])  # over HTTP a folder is a page like any other
+def test_folder_is_no_key(backend: str, filled: ManagedStore) -> None:
+    """The name of a folder is not there as a key, whatever is asked of it."""
+    assert not sync(filled.exists("folder"))
+    assert sync(filled.get("folder", PROTOTYPE)) is None
+    assert sync(filled.get("folder", PROTOTYPE, SuffixByteRequest(1))) is None
+    with pytest.raises(FileNotFoundError):
+        sync(filled.getsize("folder"))
+
+
+async def collect(iterator: AsyncIterator[str]) -> list[str]:
+    """Gather what an asynchronous iterator gives."""
+    return [name async for name in iterator]
+
+
+@pytest.mark.parametrize("backend", EXAMPLES)
+def test_key_is_no_folder(backend: str, filled: ManagedStore) -> None:
+    """Nothing is listed or measured below the name of a key, as in zarr's MemoryStore."""
+    assert sync(collect(filled.list_dir("folder/10"))) == []
+    assert sync(collect(filled.list_prefix("folder/10/"))) == []
+    assert sync(filled.getsize_prefix("folder/10")) == 0
+    assert sync(filled.is_empty("folder/10"))
 
 
 @pytest.mark.parametrize("backend", EXAMPLES)

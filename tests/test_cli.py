@@ -1,0 +1,106 @@
+"""The command: ``demo`` and ``info``, run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import zarr
+
+from managed_store import __version__
+from managed_store.cli import main
+from tests.servers import FolderServer
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-m", "managed_store", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_demo_shows_what_each_way_leaves_open(tmp_path: Path) -> None:
+    """The demonstration prints a table, exits with 0, is silent on stderr, and leaves no file behind."""
+    result = run("demo", TMPDIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    rows = {line.split("  ")[0]: line.split() for line in result.stdout.splitlines() if "ms" in line.split()}
+    assert list(rows) == ["zarr alone", "with ManagedStore", "async with ManagedStore"]
+    # The last three columns: sessions, sockets, file descriptors.
+    assert all(int(figure) > 0 for figure in rows["zarr alone"][-3:])
+    assert rows["with ManagedStore"][-3:] == ["0", "0", "0"]
+    assert rows["async with ManagedStore"][-3:] == ["0", "0", "0"]
+    members = {row[-6] for row in rows.values()}
+    assert members == {"4"}
+    assert list(tmp_path.iterdir()) == []
+    assert result.stderr == ""
+
+
+def test_info_prints_the_tree(http: FolderServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Members, shapes, dtypes and chunks of a remote hierarchy."""
+    assert main(["info", f"{http.url}/data.zarr"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{http.url}/data.zarr  group, zarr format 3, 1 member"
+    assert second == "  numbers  int32 (4, 6) in chunks of (2, 3)"
+
+
+def test_info_indents_what_is_nested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Groups end in a "/", and what is in them is indented below them."""
+    group = zarr.create_group(str(tmp_path / "a.zarr"), zarr_format=2)
+    group.create_group("sub").create_array("inner", shape=(3,), chunks=(2,), dtype="i2")
+    group.create_array("outer", shape=(4, 4), chunks=(2, 2), dtype="f8")
+    assert main(["info", str(tmp_path / "a.zarr")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}/a.zarr  group, zarr format 2, 3 members",
+        "  outer    float64 (4, 4) in chunks of (2, 2)",
+        "  sub/",
+        "    inner  int16 (3,) in chunks of (2,)",
+    ]
+    assert main(["info", str(tmp_path / "a.zarr" / "outer")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/a.zarr/outer  float64 (4, 4) in chunks of (2, 2)\n"
+
+
+def test_info_takes_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """An option is JSON where it can be, else text; one that has no "=" is a wrong call."""
+    code = main(["info", "memory://nothing", "--option", 'headers={"a": "b"}', "--option", "asynchronous=false"])
+    assert code == 1
+    assert "storage_options['asynchronous'] must be True or absent" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["info", "memory://nothing", "--option", "anon"])
+    assert caught.value.code == 2
+    assert "must look like KEY=VALUE" in capsys.readouterr().err
+
+
+def test_info_tells_what_went_wrong_without_secrets() -> None:
+    """One line on stderr and exit code 1, without a traceback, the user info, the query or an option's value."""
+    result = run("info", "http://user:s3cr3t@127.0.0.1:1/a.zarr?token=s3cr3t", "--option", "size_policy=s3cr3t")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "http://***@127.0.0.1:1/a.zarr?***: ClientConnectorError" in result.stderr
+    assert "s3cr3t" not in result.stderr
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usual two."""
+    for option, expected in (("--version", f"managed-store {__version__}\n"), ("--help", "usage: managed-store")):
+        with pytest.raises(SystemExit) as caught:
+            main([option])
+        assert caught.value.code == 0
+        assert capsys.readouterr().out.startswith(expected)
+
+
+def test_no_temporary_folder_is_left_by_a_demo_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a way of reading fail, the server stops and the folder goes all the same."""
+    from managed_store import _demo
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setitem(_demo._WAYS, "no-such-way", ("fails", len))
+    with pytest.raises(subprocess.CalledProcessError):
+        _demo.demo()
+    assert list(tmp_path.iterdir()) == []
