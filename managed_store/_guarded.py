@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
@@ -99,6 +99,29 @@ class GuardedStore(Store):
         for name in await self._list(lambda wrapped: wrapped.children(prefix)):
             yield name
 
+    if hasattr(Store, "get_ranges"):  # not in zarr 3.1
+
+        async def get_ranges(
+            self,
+            key: str,
+            byte_ranges: Sequence[ByteRequest | None],
+            *,
+            prototype: BufferPrototype,
+            max_concurrency: int = 10,
+            max_gap_bytes: int = 1 << 20,
+            max_coalesced_bytes: int = 16 << 20,
+        ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+            self._refuse_if_closed()  # here, and not in a group of exceptions
+            async for group in super().get_ranges(
+                key,
+                byte_ranges,
+                prototype=prototype,
+                max_concurrency=max_concurrency,
+                max_gap_bytes=max_gap_bytes,
+                max_coalesced_bytes=max_coalesced_bytes,
+            ):
+                yield group
+
     async def _read(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
         session = await self._session()
         return await session.run(False, operation, session.wrapped(self._allowed_exceptions))
@@ -139,6 +162,11 @@ class GuardedStore(Store):
             raise TypeError(f"ManagedStore.set(): `value` must be a Buffer instance. Got an instance of {type(value)}.")
         await self._write(lambda wrapped: wrapped.set(key, value))
 
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        self._refuse_if_closed()
+        self._check_writable()  # also where the key exists, and nothing would be written
+        await super().set_if_not_exists(key, value)
+
     async def delete(self, key: str) -> None:
         # docstring inherited
         await self._write(lambda wrapped: wrapped.delete(key))
@@ -156,6 +184,7 @@ class GuardedStore(Store):
         raise NotImplementedError("a part of a value cannot be written; write the whole value with set().")
 
     async def _write(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, None]]) -> None:
+        self._refuse_if_closed()
         self._check_writable()
         session = await self._session()
         try:

@@ -32,8 +32,8 @@ _SHARE_OF_SESSIONS = 0.9
 # How long to wait, in seconds, before looking again whether a loop that was asked to close a session still runs.
 _LOOK_AGAIN = 0.05
 
-# What an owner waits for: a task of the running loop, or the future of a coroutine that another loop runs.
-_Waiting = dict[Any, Session]
+# What an owner waits for, from any thread: the futures of coroutines that other loops run.
+_Waiting = dict[concurrent.futures.Future[None], Session]
 
 # Owners with an open session, held strongly: the async generators by which sessions end with their loops are
 # reliably closed only while something refers to them.
@@ -153,8 +153,9 @@ class SessionOwner:
         if running is not None and (own := self._sessions.get(running)) is not None:
             own.close_at_once()
         while waiting and (left := deadline - time.monotonic()) > 0:
-            concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN))
-            self._collect(waiting, failures)
+            concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
+            for session in self._collect(waiting, failures):
+                self._ask_to_close(session, drain, waiting)
         self._finish_closing(waiting, failures)
 
     async def aclose(self, drain: Drain) -> None:
@@ -162,55 +163,68 @@ class SessionOwner:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.close_timeout
         others, failures = self._begin_closing(drain)
-        waiting: _Waiting = {asyncio.wrap_future(future): session for future, session in others.items()}
+        waiting = {asyncio.wrap_future(future): session for future, session in others.items()}
         if (own := self._sessions.get(loop)) is not None:
             waiting[loop.create_task(own.close(drain, self.close_timeout * _SHARE_OF_SESSIONS))] = own
         cancellation: asyncio.CancelledError | None = None
         while waiting and (left := deadline - loop.time()) > 0:
             try:
-                await asyncio.wait(waiting, timeout=min(left, _LOOK_AGAIN))
+                await asyncio.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
             except asyncio.CancelledError as error:  # closing goes on; the cancellation goes on after it
                 cancellation = error
-            self._collect(waiting, failures)
-        if cancellation is not None:
-            self._finish_closing(waiting, [])
-            raise cancellation
-        self._finish_closing(waiting, failures)
+            asked: _Waiting = {}
+            for session in self._collect(waiting, failures):
+                self._ask_to_close(session, drain, asked)
+            waiting |= {asyncio.wrap_future(future): session for future, session in asked.items()}
+        self._finish_closing(waiting, failures, cancellation)
 
     def _begin_closing(self, drain: Drain) -> tuple[_Waiting, list[Exception]]:
         """Ask every other loop to close its session, and cut off the sessions of loops that cannot be asked."""
         self.ending = self.ending or State.CLOSING
         waiting: _Waiting = {}
-        failures: list[Exception] = []
         running = _running_loop()
         for loop, session in tuple(self._sessions.items()):
-            if loop is running:
-                continue
-            if loop.is_running():
-                closing = session.close(drain, self.close_timeout * _SHARE_OF_SESSIONS)
-                try:
-                    waiting[asyncio.run_coroutine_threadsafe(closing, loop)] = session
-                    continue
-                except RuntimeError:  # the loop was closed a moment ago
-                    closing.close()
-            session.cut_off()
-        return waiting, failures
+            if loop is not running:
+                self._ask_to_close(session, drain, waiting)
+        return waiting, []
 
-    def _collect(self, waiting: _Waiting, failures: list[Exception]) -> None:
-        """Take out what has ended; cut off what waits on a loop that has stopped meanwhile."""
+    def _ask_to_close(self, session: Session, drain: Drain, waiting: _Waiting) -> None:
+        """Have another loop close its session, or cut it off if that loop does not run."""
+        if not _is_paused(session.loop):
+            closing = session.close(drain, self.close_timeout * _SHARE_OF_SESSIONS)
+            try:
+                future = asyncio.run_coroutine_threadsafe(closing, session.loop)
+            except RuntimeError:  # the loop was closed a moment ago
+                closing.close()
+            else:
+                waiting[future] = session
+                return
+        session.cut_off()
+
+    def _collect(self, waiting: dict[Any, Session], failures: list[Exception]) -> list[Session]:
+        """Take out what has ended, and return the sessions whose loop ended before it came to close them."""
+        unanswered: list[Session] = []
         for future, session in tuple(waiting.items()):
             if future.done():
                 error = None if future.cancelled() else future.exception()
                 if isinstance(error, Exception):
                     failures.append(error)
-            elif not session.loop.is_running():
-                session.cut_off()
-            else:
+            elif not _is_paused(session.loop):
                 continue
             del waiting[future]
+            if session.state is not State.CLOSED:
+                unanswered.append(session)
+        return unanswered
 
-    def _finish_closing(self, waiting: _Waiting, failures: list[Exception]) -> None:
+    def _finish_closing(
+        self,
+        waiting: dict[Any, Session],
+        failures: list[Exception],
+        cancellation: asyncio.CancelledError | None = None,
+    ) -> None:
         self.ending = State.CLOSED
+        if cancellation is not None:
+            raise cancellation
         if waiting:
             loops = ", ".join(sorted({repr(session.loop) for session in waiting.values()}))
             left_open = ["a session on an event loop that did not answer"] * len(waiting)
@@ -261,6 +275,17 @@ class SessionOwner:
             lineno=int(made_at.rpartition(":")[2]),
             source=self,
         )
+
+
+def _is_paused(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a loop of another thread does not run, and is not merely between the steps in which `run` ends it."""
+    for _ in range(3):
+        if loop.is_running():
+            return False
+        if loop.is_closed():
+            return True
+        time.sleep(0.0005)
+    return True
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

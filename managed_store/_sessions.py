@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
@@ -29,6 +30,9 @@ _logger = logging.getLogger("managed_store")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Loops that are shutting down their async generators: a session that was opened there now could not end with its loop.
+_ending_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
 # Of the time to close, this part is kept for closing itself when draining takes all it may.
 _KEPT_FOR_CLOSING = 0.2
 
@@ -46,6 +50,11 @@ class Session:
         Seconds that closing may take in all when the loop itself ends it.
     on_end : callable
         Called with this session once, on whatever thread it ends, gracefully or by force.
+
+    Raises
+    ------
+    StoreClosedError
+        The loop is ending, and has closed its session already.
     """
 
     def __init__(
@@ -56,6 +65,8 @@ class Session:
         close_timeout: float,
         on_end: Callable[[Session], None],
     ) -> None:
+        if loop in _ending_loops:
+            raise closed_error(recipe, " with this event loop, which is ending")
         self.loop = loop
         self.state = State.NEW
         self.forced = False
@@ -69,6 +80,7 @@ class Session:
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closer: Closer | None = None
+        self._sealed = False
         self._guard: Any = self._close_with_loop()  # `ag_running` is missing from typeshed's AsyncGenerator
 
     # Opening
@@ -86,6 +98,7 @@ class Session:
         if self.state is State.NEW:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open(), name="managed_store open")
+                self._opening.add_done_callback(_retrieve)  # those who wait may all have been cancelled
             await asyncio.wait([self._opening])
             if not self._opening.cancelled() and (error := self._opening.exception()) is not None:
                 raise self._open_error(error) from error
@@ -104,21 +117,24 @@ class Session:
                 self._end()
                 raise self._open_error(error) from error
             self._take(*built)
+            self.state = State.OPEN
         if self.state is not State.OPEN:
             self._refuse()
         return self
 
     async def _open(self) -> None:
         try:
-            filesystem, path = await in_helper_thread(self._recipe.build, discard=lambda built: _let_go(built[0]))
+            built = await in_helper_thread(self._recipe.build, discard=lambda built: closer_for(built[0]).force())
+            self._take(*built)
+            assert self._closer is not None
+            await self._closer.open()
         except BaseException:
-            if self.state is State.NEW:  # the next use tries again, with a session of its own
+            if self.state is State.NEW:  # nobody is closing it, and the next use tries again, with another session
+                self._force()
                 self._end()
             raise
         if self.state is State.NEW:
-            self._take(filesystem, path)
-        else:
-            _let_go(filesystem)
+            self.state = State.OPEN
 
     def _open_error(self, error: BaseException) -> StoreOpenError:
         # An error of its own for each of those who wait: one that is raised many times would collect tracebacks.
@@ -131,8 +147,8 @@ class Session:
         for each in filesystems_in(filesystem):
             retire_finalizers(each)
         self.filesystem, self.path = filesystem, path
+        self._closer = closer_for(filesystem)
         _run_to_first_pause(self._guard.__anext__())
-        self.state = State.OPEN
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
         """Close the session when its loop shuts down its async generators, as `asyncio.run` does before it closes it.
@@ -142,7 +158,9 @@ class Session:
         try:
             yield
         finally:
-            await self.close(Drain.ALL, self._close_timeout)
+            if self.state is not State.CLOSED:
+                _ending_loops.add(self.loop)
+                await self.close(Drain.ALL, self._close_timeout)
 
     # Use
 
@@ -197,7 +215,8 @@ class Session:
 
     def close_soon(self, drain: Drain, timeout: float) -> asyncio.Task[None]:
         """Begin to close, on the loop's own thread, and return the task that does it: the same one for everybody."""
-        if self._closing is None:
+        # A task that was cancelled before it began, by a loop that ends, has closed nothing.
+        if self._closing is None or (self._closing.done() and self.state is not State.CLOSED):
             self._closing = self.loop.create_task(self._close(drain, timeout), name="managed_store close")
             self._closing.add_done_callback(_log_failure)
         return self._closing
@@ -272,18 +291,18 @@ class Session:
 
     def _seal(self) -> None:
         """Take over from the backend: nothing of it opens again, and none of its finalizers runs."""
-        if self.filesystem is None or self._closer is not None:
+        if self._closer is None or self._sealed:
             return
-        for each in filesystems_in(self.filesystem):
+        self._sealed = True
+        for each in filesystems_in(self._closer.filesystem):
             packages = {cls.__module__.partition(".")[0] for cls in type(each).__mro__}
             retire_finalizers(each, packages=frozenset(packages - {"builtins"}))
-        self._closer = closer_for(self.filesystem)
         self._closer.seal(self._refuse)
 
     def _force(self) -> None:
         self._seal()
-        self.forced = True
         if self._closer is not None:
+            self.forced = True
             self._closer.force()
 
     def _end(self) -> None:
@@ -304,13 +323,6 @@ def closed_error(recipe: Recipe, when: str = "") -> StoreClosedError:
     )
 
 
-def _let_go(filesystem: AsyncFileSystem) -> None:
-    """Release a filesystem that was built and is wanted by nobody; it has never been used."""
-    for each in filesystems_in(filesystem):
-        retire_finalizers(each)
-    closer_for(filesystem).force()
-
-
 async def _finished(task: asyncio.Task[Any]) -> None:
     """Wait for a task to the end, then pass on a cancellation that came meanwhile. The task bounds its own time."""
     cancellation: asyncio.CancelledError | None = None
@@ -327,6 +339,11 @@ def _log_failure(closing: asyncio.Task[None]) -> None:
     """Nobody may be waiting for a closing to fail: the log knows of it in any case."""
     if not closing.cancelled() and (error := closing.exception()) is not None:
         _logger.warning("%s", error)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _run_to_first_pause(awaitable: Any) -> None:

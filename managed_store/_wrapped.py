@@ -13,6 +13,7 @@ What is mended here was seen on real servers, and each has a test in ``tests/tes
 from __future__ import annotations
 
 import asyncio
+import errno
 import posixpath
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ __all__ = ["WrappedFsspecStore", "can_delete", "wrap"]
 
 _HTTP_PROTOCOLS = frozenset({"http", "https"})
 _BYTE_REQUESTS = (RangeByteRequest, OffsetByteRequest, SuffixByteRequest)
+_GONE = (404, 410)
 
 
 def can_delete(protocol: str) -> bool:
@@ -54,9 +56,11 @@ class WrappedFsspecStore(FsspecStore):
         try:
             return await super().get(key, prototype, byte_range)
         except Exception as error:
-            if _status(error) != 416:
-                raise
-            return prototype.buffer.from_bytes(b"")  # the range begins at or after the end
+            if _status(error) == 416:  # the range begins at or after the end
+                return prototype.buffer.from_bytes(b"")
+            if isinstance(error, MemoryError | OverflowError) or getattr(error, "errno", None) == errno.EINVAL:
+                return await self._get_within(key, prototype, byte_range)  # a local file does not go that far
+            raise
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -96,7 +100,7 @@ class WrappedFsspecStore(FsspecStore):
 
     async def keys(self, prefix: str) -> list[str]:
         """All keys below `prefix`, relative to the root of the store."""
-        return [key async for key in super().list_prefix(prefix)]
+        return [key async for key in super().list_prefix(prefix) if key.startswith(prefix)]
 
     async def sizes(self, prefix: str) -> dict[str, int | None]:
         """All keys below the folder `prefix` with their sizes in bytes, None where the listing does not tell."""
@@ -113,6 +117,13 @@ class WrappedFsspecStore(FsspecStore):
             return []
         names = (entry.removeprefix(f"{folder}/").rstrip("/") for entry in entries if entry.startswith(f"{folder}/"))
         return [name for name in dict.fromkeys(names) if name and "/" not in name]
+
+    async def _get_within(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest) -> Buffer | None:
+        """Read a range after cutting it to the object: a local file takes a position far past its end for an error."""
+        start, end, _ = _slice(byte_range).indices(await self.getsize(key))
+        if start >= end:
+            return prototype.buffer.from_bytes(b"")
+        return await super().get(key, prototype, RangeByteRequest(start, end))
 
     def _path(self, key: str) -> str:
         key = key.strip("/")
@@ -136,24 +147,27 @@ class _HttpWrappedFsspecStore(WrappedFsspecStore):
     supports_deletes = False
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        if byte_range is None or not isinstance(byte_range, _BYTE_REQUESTS) or _asks_for_nothing(byte_range):
-            return await super().get(key, prototype, byte_range)
         try:
-            return prototype.buffer.from_bytes(await self._get_part(key, byte_range))
+            if isinstance(byte_range, _BYTE_REQUESTS) and not _asks_for_nothing(byte_range):
+                return prototype.buffer.from_bytes(await self._get_part(key, byte_range))
+            return await super().get(key, prototype, byte_range)
         except self.allowed_exceptions:
             return None
+        except Exception as error:
+            if _status(error) in _GONE:  # fsspec knows 404 alone
+                return None
+            raise
 
     async def _get_part(self, key: str, byte_range: ByteRequest) -> bytes:
         """As `HTTPFileSystem._cat_file` does it, but for looking at what the server says it has sent."""
         url = self._path(key)
         options = dict(self.fs.kwargs)
-        headers = {**options.pop("headers", {}), "Range": _range_header(byte_range)}
+        # Not compressed: the range would be one of the compressed bytes.
+        headers = {"Accept-Encoding": "identity", **options.pop("headers", {}), "Range": _range_header(byte_range)}
         session = await self.fs.set_session()
         async with session.get(self.fs.encode_url(url), headers=headers, **options) as response:
             if response.status == 416:  # the range begins at or after the end
                 return b""
-            if response.status == 404:
-                raise FileNotFoundError(url)
             response.raise_for_status()
             body: bytes = await response.read()
         return body if response.status == 206 else body[_slice(byte_range)]
@@ -192,7 +206,12 @@ class _HttpWrappedFsspecStore(WrappedFsspecStore):
 
     async def _ls(self, folder: str) -> list[str]:
         # With the "/" of a folder's own URL: without it many servers answer with a redirection first.
-        entries = await super()._ls(f"{folder}/")
+        try:
+            entries = await super()._ls(f"{folder}/")
+        except Exception as error:
+            if _status(error) in _GONE:  # fsspec knows 404 alone
+                raise FileNotFoundError(folder) from error
+            raise
         return list(dict.fromkeys(filter(None, (_below(folder, entry) for entry in entries))))
 
     async def _info(self, key: str) -> dict[str, Any]:
@@ -201,7 +220,7 @@ class _HttpWrappedFsspecStore(WrappedFsspecStore):
         except FileNotFoundError as error:
             # fsspec says so of every failure, with the real one as the cause.
             cause = error.__cause__
-            if cause is None or isinstance(cause, FileNotFoundError) or _status(cause) in (404, 410):
+            if cause is None or isinstance(cause, FileNotFoundError) or _status(cause) in _GONE:
                 raise
             raise cause from None
 

@@ -78,7 +78,8 @@ def _told(error: Exception, parsed: argparse.Namespace) -> str:
     """What went wrong, in one line, without the values of the options and the URL's secrets."""
     from managed_store._redaction import redacted
 
-    text = f"{type(error).__name__}: {error}".replace(parsed.url, redacted(parsed.url))
+    cause = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
+    text = f"{type(error).__name__}: {error}{cause}".replace(parsed.url, redacted(parsed.url))
     for _, value in parsed.option:
         if isinstance(value, str) and value:
             text = text.replace(value, "***")

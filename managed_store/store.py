@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -255,7 +256,12 @@ class ManagedFSSpecStore(GuardedStore):
 
     async def _aclose(self, drain: Drain) -> None:
         if self._end_handle():
-            await self._sessions.aclose(drain)
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:  # a coroutine that was left inside its block is collected after its loop has ended
+                self._sessions.close(drain)
+            else:
+                await self._sessions.aclose(drain)
 
     def _end_handle(self) -> bool:
         """End this handle; return whether that ends the sessions: the store itself does, or the last of its handles."""

@@ -25,9 +25,7 @@ INHERITED = {
     "open": "makes the store by its constructor and opens it by `_open`, which refuses a closed one",
     "read_only": "plain data, which no filesystem has a say in",
     "supports_consolidated_metadata": "consolidated metadata is a key like any other",
-    "get_ranges": "reads by `self.get`",
     "get_ranges_sync": "asks for `get_sync`, which only stores without an event loop have",
-    "set_if_not_exists": "asks `self.exists`, then calls `self.set`",
 }
 """Names that `ManagedFSSpecStore` takes from zarr's `Store` as they are, each with the reason why that is right."""
 
@@ -238,7 +236,6 @@ USES: dict[str, Callable[[ManagedFSSpecStore], Awaitable[Any]]] = {
     "list_prefix": lambda store: anext(store.list_prefix("a/")),
     "list_dir": lambda store: anext(store.list_dir("a")),
     "set": lambda store: store.set("zarr.json", cpu.Buffer.from_bytes(b"new")),
-    "set_if_not_exists": lambda store: store.set_if_not_exists("new", cpu.Buffer.from_bytes(b"new")),
     "delete": lambda store: store.delete("zarr.json"),
     "delete_dir": lambda store: store.delete_dir("a"),
     "clear": lambda store: store.clear(),
@@ -269,6 +266,16 @@ async def test_closed_store_refuses(filled: Filled, name: str, how: str) -> None
         assert statistics.opened == (0 if how == "never used" else 1)
         assert (statistics.loops, store.closed) == ((1, False) if how == "handle alone" else (0, True))
     assert {key: filled.read(key) for key in CONTENT} == CONTENT
+
+
+@pytest.mark.parametrize("name", ["set", "set_if_not_exists", "delete", "delete_dir", "clear"])
+@pytest.mark.parametrize("filled", ["memory"], indirect=True)
+async def test_closed_read_only_store_says_that_it_is_closed(filled: Filled, name: str) -> None:
+    """That the store is closed comes before that it is read-only: the remedy for the latter would be in vain."""
+    async with ManagedFSSpecStore(filled.url, read_only=True) as store:
+        pass
+    with pytest.raises(StoreClosedError):
+        await USES[name](store)
 
 
 async def test_closed_store_gives_no_way_back(filled: Filled) -> None:

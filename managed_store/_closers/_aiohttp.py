@@ -7,6 +7,8 @@ transport, for a loop that is closed). ``tests/test_closers.py`` fails first whe
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NoReturn
 
@@ -24,7 +26,7 @@ class AiohttpCloser(Closer):
     """
 
     openers: ClassVar[tuple[str, ...]] = ("set_session",)
-    """The methods of the filesystem that open something; sealed when the closing begins."""
+    """The methods of the filesystem that open something, the session first; sealed when the closing begins."""
 
     _held: tuple[_HeldSession, ...] = ()
 
@@ -32,6 +34,9 @@ class AiohttpCloser(Closer):
         """The sessions that the filesystem has opened, which may be none."""
         session = self.filesystem._session
         return () if session is None else (session,)
+
+    async def open(self) -> None:
+        await getattr(self.filesystem, self.openers[0])()
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         self._held = tuple(map(_HeldSession, self.sessions()))
@@ -81,9 +86,11 @@ class _HeldSession:
         self._transports.extend(_transports_of(self._connector))
         loop = self._session._loop
         for transport in self._transports:
+            if not loop.is_running() and _is_foreign(transport):
+                _shut_down(transport)
             if not loop.is_closed():
                 transport.abort()  # closes the socket in the loop's next turn
-            if not loop.is_running():
+            if not loop.is_running() and not _is_foreign(transport):
                 _close_raw_socket(transport, forget=loop.is_closed())
         if self._connector is not None:
             # Not `close()`: that makes a task, which would never run on a loop that does not.
@@ -105,8 +112,8 @@ def _transports_of(connector: aiohttp.BaseConnector | None) -> list[Any]:
 
 
 def _is_open(transport: Any) -> bool:
-    if isinstance(transport, asyncio.BaseTransport) and (socket := transport.get_extra_info("socket")) is not None:
-        number: int = socket.fileno()
+    if isinstance(transport, asyncio.BaseTransport) and (held := transport.get_extra_info("socket")) is not None:
+        number: int = held.fileno()
         # uvloop goes on giving the old number after it has closed the socket.
         return number != -1 and not (_is_foreign(transport) and transport.is_closing())
     return not transport.is_closing()
@@ -118,8 +125,6 @@ def _is_foreign(transport: Any) -> bool:
 
 def _close_raw_socket(transport: Any, *, forget: bool) -> None:
     """Close the socket below a transport whose loop is not running.
-
-    A uvloop loop closes its sockets when it is closed, so only asyncio's own transports are looked into.
 
     Parameters
     ----------
@@ -133,8 +138,16 @@ def _close_raw_socket(transport: Any, *, forget: bool) -> None:
     if protocol is not None:
         transport._closed = transport._closed or forget
         transport = getattr(protocol, "_transport", None)
-    socket = getattr(transport, "_sock", None)
-    if socket is not None:
-        socket.close()
+    raw = getattr(transport, "_sock", None)
+    if raw is not None:
+        raw.close()
         if forget:
             transport._sock = None
+
+
+def _shut_down(transport: Any) -> None:
+    """End the connection of a uvloop transport. Its descriptor is libuv's, closed when the loop runs or ends."""
+    pseudo = transport.get_extra_info("socket")
+    if pseudo is not None and not transport.is_closing():
+        with socket.socket(fileno=os.dup(pseudo.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)

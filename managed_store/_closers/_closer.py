@@ -16,7 +16,7 @@ class Closer:
     """How one filesystem lets go: gracefully, by force, and what is left open after that.
 
     The base class is the closer of a filesystem that holds nothing, such as the local one. One closer serves one
-    filesystem; it is made when the closing begins and may remember between its steps what it has seen.
+    filesystem; it is made with it, and may remember between its steps what it has seen.
 
     Every method runs on the event loop that owns the filesystem, but for `force`, which also runs on any thread when
     that loop is closed or paused. A closer closes what exists: it never opens a session in order to close it.
@@ -30,6 +30,9 @@ class Closer:
     def __init__(self, filesystem: AbstractFileSystem) -> None:
         # Typed loosely, once: fsspec and its backends have no types, and closers read their attributes by name.
         self.filesystem: Any = filesystem
+
+    async def open(self) -> None:
+        """Open what every request needs, before the first of them. Concurrent first requests would each open one."""
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         """Make the filesystem call `refuse`, which raises, where it would open a session from now on."""

@@ -21,6 +21,9 @@ class WrapperCloser(Closer):
         super().__init__(filesystem)
         self._inner = closer_for(self.filesystem.sync_fs)
 
+    async def open(self) -> None:
+        await self._inner.open()
+
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         self._inner.seal(refuse)
 
