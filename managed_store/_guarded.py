@@ -46,9 +46,10 @@ class GuardedStore(Store):
 
     async def _session(self) -> Session:
         """The open session of the running loop."""
-        if self._is_closed:
-            raise closed_error(self._sessions.recipe)
-        session = self._sessions.session(asyncio.get_running_loop())
+        owner = self._sessions
+        if self._is_closed or owner.ending is not None:
+            raise closed_error(owner.recipe)
+        session = owner.session(asyncio.get_running_loop())
         return session if session.state is State.OPEN else await session.opened()
 
     # Reading

@@ -26,6 +26,9 @@ from managed_store.errors import StoreCloseError
 
 __all__ = ["SessionOwner"]
 
+# What it takes at least, in seconds, to have other loops cut something off, should `close_timeout` be less.
+_TO_CUT_OFF = 0.1
+
 # The part of the time to close that each session gets; the rest is for waking up those who wait for it.
 _SHARE_OF_SESSIONS = 0.9
 
@@ -147,11 +150,12 @@ class SessionOwner:
 
     def close(self, drain: Drain) -> None:
         """Close every session, each on its own loop, and wait for that; but never for the loop that is running."""
-        deadline = time.monotonic() + self.close_timeout
-        waiting, failures = self._begin_closing(drain)
+        deadline = time.monotonic() + max(self.close_timeout, _TO_CUT_OFF)
+        self.ending = self.ending or State.CLOSING
         running = _running_loop()
         if running is not None and (own := self._sessions.get(running)) is not None:
             own.close_at_once()
+        waiting, failures = self._begin_closing(drain)
         while waiting and (left := deadline - time.monotonic()) > 0:
             concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
             for session in self._collect(waiting, failures):
@@ -161,7 +165,7 @@ class SessionOwner:
     async def aclose(self, drain: Drain) -> None:
         """Close every session, each on its own loop, and wait for that."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.close_timeout
+        deadline = loop.time() + max(self.close_timeout, _TO_CUT_OFF)
         others, failures = self._begin_closing(drain)
         waiting = {asyncio.wrap_future(future): session for future, session in others.items()}
         if (own := self._sessions.get(loop)) is not None:
@@ -209,10 +213,10 @@ class SessionOwner:
                 error = None if future.cancelled() else future.exception()
                 if isinstance(error, Exception):
                     failures.append(error)
-            elif not _is_paused(session.loop):
+            elif not session.left_to_its_loop and not _is_paused(session.loop):
                 continue
             del waiting[future]
-            if session.state is not State.CLOSED:
+            if session.state is not State.CLOSED and not session.left_to_its_loop:
                 unanswered.append(session)
         return unanswered
 
@@ -248,7 +252,7 @@ class SessionOwner:
     def release(self, handle: object) -> None:
         """A handle is gone unclosed. Runs on any thread, inside the garbage collector: it waits for nothing."""
         self.handles.discard(handle)
-        if self.handles or not self._sessions:
+        if self.handles or not self._sessions or self.ending is not None:
             return
         self.ending = self.ending or State.CLOSING
         for loop, session in tuple(self._sessions.items()):

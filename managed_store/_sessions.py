@@ -70,6 +70,7 @@ class Session:
         self.loop = loop
         self.state = State.NEW
         self.forced = False
+        self.left_to_its_loop = False  # its loop is blocked by a `close` that cannot wait for it: nobody else should
         self.requests = RequestsInFlight(lambda when: closed_error(recipe, when))
         self.filesystem: AsyncFileSystem | None = None
         self.path = ""
@@ -227,8 +228,9 @@ class Session:
         The sockets are cut off now; what must still be awaited is left to a task of the loop.
         """
         if self.state is not State.CLOSED:
+            self.left_to_its_loop = True
             self._begin_closing()
-            self.requests.cut_off(Drain.NOTHING)
+            self._cut_off_requests(Drain.NOTHING)
             self._force()
             self.close_soon(Drain.NOTHING, self._close_timeout)
 
@@ -238,7 +240,7 @@ class Session:
             return
         self._begin_closing()
         if not self.loop.is_closed():
-            self.requests.cut_off(Drain.NOTHING)
+            self._cut_off_requests(Drain.NOTHING)
         self._force()
         self._end()
 
@@ -283,11 +285,16 @@ class Session:
         """Let the requests finish that may, cut off the rest, and return when none is left or time is up."""
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=max(0.0, deadline - self.loop.time()))
-        self.requests.cut_off(drain)
+        self._cut_off_requests(drain)
         kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
         if not await self.requests.finished(deadline - kept):
-            self.requests.cut_off(Drain.NOTHING)
+            self._cut_off_requests(Drain.NOTHING)
             await self.requests.finished(deadline - kept / 2)
+
+    def _cut_off_requests(self, drain: Drain) -> None:
+        if self._closer is not None:
+            self._closer.notice()
+        self.requests.cut_off(drain)
 
     def _seal(self) -> None:
         """Take over from the backend: nothing of it opens again, and none of its finalizers runs."""

@@ -5,6 +5,7 @@ What is mended here was seen on real servers, and each has a test in ``tests/tes
 - a server that ignores ``Range`` sends the whole object, and fsspec passes it on as the part that was asked for;
 - a range that begins at or after the end of an object is an error on some backends and empty on others;
 - over HTTP a refused connection looks like a missing key, or like an empty listing;
+- over HTTP the filesystem's own headers and TLS settings are left out of writes;
 - ``SuffixByteRequest(0)`` reads the whole object;
 - emptying a store whose root is a bucket deletes the bucket;
 - listings repeat names, or keep the "/" that an HTTP index puts behind folders, on zarr 3.1.
@@ -171,6 +172,11 @@ class _HttpWrappedFsspecStore(WrappedFsspecStore):
             response.raise_for_status()
             body: bytes = await response.read()
         return body if response.status == 206 else body[_slice(byte_range)]
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        # With the options of the filesystem (headers, ssl): fsspec leaves them out when it writes.
+        options = {**self.fs.kwargs, "headers": dict(self.fs.kwargs.get("headers", {}))}
+        await self.fs._pipe_file(self._path(key), value.to_bytes(), **options)
 
     async def delete(self, key: str) -> None:
         # zarr deletes chunks that hold nothing but the fill value, whether they are there or not.

@@ -236,6 +236,7 @@ USES: dict[str, Callable[[ManagedFSSpecStore], Awaitable[Any]]] = {
     "list_prefix": lambda store: anext(store.list_prefix("a/")),
     "list_dir": lambda store: anext(store.list_dir("a")),
     "set": lambda store: store.set("zarr.json", cpu.Buffer.from_bytes(b"new")),
+    "set_if_not_exists": lambda store: store.set_if_not_exists("new", cpu.Buffer.from_bytes(b"new")),
     "delete": lambda store: store.delete("zarr.json"),
     "delete_dir": lambda store: store.delete_dir("a"),
     "clear": lambda store: store.clear(),

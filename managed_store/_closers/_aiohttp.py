@@ -10,11 +10,14 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import aiohttp
 
 from managed_store._closers._closer import Closer
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
 
 __all__ = ["AiohttpCloser"]
 
@@ -28,7 +31,9 @@ class AiohttpCloser(Closer):
     openers: ClassVar[tuple[str, ...]] = ("set_session",)
     """The methods of the filesystem that open something, the session first; sealed when the closing begins."""
 
-    _held: tuple[_HeldSession, ...] = ()
+    def __init__(self, filesystem: AbstractFileSystem) -> None:
+        super().__init__(filesystem)
+        self._held: dict[int, _HeldSession] = {}
 
     def sessions(self) -> Iterable[aiohttp.ClientSession]:
         """The sessions that the filesystem has opened, which may be none."""
@@ -38,28 +43,32 @@ class AiohttpCloser(Closer):
     async def open(self) -> None:
         await getattr(self.filesystem, self.openers[0])()
 
+    def notice(self) -> None:
+        for session in self.sessions():
+            self._held.setdefault(id(session), _HeldSession(session)).notice()
+
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
-        self._held = tuple(map(_HeldSession, self.sessions()))
+        self.notice()
         for name in self.openers:
             setattr(self.filesystem, name, refuse)
 
     async def close(self) -> None:
-        for session in self._held:
+        for session in self._held.values():
             await session.close()
 
     def force(self) -> None:
-        for session in self._held:
+        for session in self._held.values():
             session.force()
 
     def still_open(self) -> list[str]:
-        return ["aiohttp session" for session in self._held if session.still_open()]
+        return ["aiohttp session" for session in self._held.values() if session.still_open()]
 
 
 class _HeldSession:
-    """One aiohttp session and the connections it had when the closing began.
+    """One aiohttp session, and the connections that it has had while it was being closed.
 
-    They are looked up first, because a connector forgets its connections the moment it starts to close, and then
-    nobody could cut off one that does not end, or see whether it has.
+    They are remembered, because a connector forgets a connection the moment it begins to close it, and then nobody
+    could cut off one that does not end, or see whether it has.
 
     Parameters
     ----------
@@ -70,22 +79,30 @@ class _HeldSession:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
         self._connector = session.connector
-        self._transports = _transports_of(self._connector)
+        self._sockets: dict[Any, Any] = {}  # transport → its socket, which it forgets when it is closed
+
+    def notice(self) -> None:
+        """Remember the connections that there are now."""
+        for transport in _transports_of(self._connector):
+            self._sockets.setdefault(transport, transport.get_extra_info("socket"))
 
     async def close(self) -> None:
         """Close the session and wait until its sockets are closed."""
+        for transport in self._sockets:
+            if transport.is_closing():  # of a request that was cut off: no farewell, which under TLS has an answer
+                transport.abort()
         await self._session.close()
         # The sockets go in the turns of the loop that follow: aiohttp waits for most of them, not for all.
         pause = 0.0
-        while any(map(_is_open, self._transports)):
+        while self._any_socket_open():
             await asyncio.sleep(pause)
             pause = min(pause + 0.001, 0.01)
 
     def force(self) -> None:
         """Close the sockets without a word to the server; where the loop is not running, from below it."""
-        self._transports.extend(_transports_of(self._connector))
+        self.notice()
         loop = self._session._loop
-        for transport in self._transports:
+        for transport in self._sockets:
             if not loop.is_running() and _is_foreign(transport):
                 _shut_down(transport)
             if not loop.is_closed():
@@ -99,7 +116,10 @@ class _HeldSession:
 
     def still_open(self) -> bool:
         """Whether the session or any socket that it had is open."""
-        return not self._session.closed or any(map(_is_open, self._transports))
+        return not self._session.closed or self._any_socket_open()
+
+    def _any_socket_open(self) -> bool:
+        return any(_is_open(transport, held) for transport, held in self._sockets.items())
 
 
 def _transports_of(connector: aiohttp.BaseConnector | None) -> list[Any]:
@@ -111,12 +131,11 @@ def _transports_of(connector: aiohttp.BaseConnector | None) -> list[Any]:
     return [transport for transport in transports if transport is not None]
 
 
-def _is_open(transport: Any) -> bool:
-    if isinstance(transport, asyncio.BaseTransport) and (held := transport.get_extra_info("socket")) is not None:
-        number: int = held.fileno()
-        # uvloop goes on giving the old number after it has closed the socket.
-        return number != -1 and not (_is_foreign(transport) and transport.is_closing())
-    return not transport.is_closing()
+def _is_open(transport: Any, held: Any) -> bool:
+    if held is None or _is_foreign(transport):  # uvloop goes on giving the number of a socket that it has closed
+        return not transport.is_closing()
+    number: int = held.fileno()
+    return number != -1
 
 
 def _is_foreign(transport: Any) -> bool:

@@ -34,6 +34,9 @@ class Closer:
     async def open(self) -> None:
         """Open what every request needs, before the first of them. Concurrent first requests would each open one."""
 
+    def notice(self) -> None:
+        """Remember what is open now. Called before requests are cut off: the backend forgets what that closes."""
+
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         """Make the filesystem call `refuse`, which raises, where it would open a session from now on."""
 

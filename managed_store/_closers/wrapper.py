@@ -24,6 +24,9 @@ class WrapperCloser(Closer):
     async def open(self) -> None:
         await self._inner.open()
 
+    def notice(self) -> None:
+        self._inner.notice()
+
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         self._inner.seal(refuse)
 
