@@ -13,6 +13,7 @@ from managed_store._lifecycle import State
 from managed_store._owners import SessionOwner
 from managed_store._sessions import Session, closed_error
 from managed_store._wrapped import WrappedFsspecStore, can_delete
+from managed_store.errors import StoreClosedError
 
 if TYPE_CHECKING:
     from zarr.core.buffer import BufferPrototype
@@ -76,9 +77,10 @@ class GuardedStore(Store):
     async def getsize_prefix(self, prefix: str) -> int:
         # docstring inherited
         sizes = await self._list(lambda wrapped: wrapped.sizes(prefix))
-        known = sum(size for size in sizes.values() if size is not None)
-        unknown = [key for key, size in sizes.items() if size is None]
-        return known + sum(await asyncio.gather(*map(self.getsize, unknown)))
+        if None not in sizes.values():
+            return sum(size for size in sizes.values() if size is not None)
+        folder = prefix.strip("/")  # an HTTP index tells no sizes: ask for each, as many at a time as zarr allows
+        return await super().getsize_prefix(f"{folder}/" if folder else "")
 
     async def is_empty(self, prefix: str) -> bool:
         # docstring inherited
@@ -112,16 +114,21 @@ class GuardedStore(Store):
             max_gap_bytes: int = 1 << 20,
             max_coalesced_bytes: int = 16 << 20,
         ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
-            self._refuse_if_closed()  # here, and not in a group of exceptions
-            async for group in super().get_ranges(
-                key,
-                byte_ranges,
-                prototype=prototype,
-                max_concurrency=max_concurrency,
-                max_gap_bytes=max_gap_bytes,
-                max_coalesced_bytes=max_coalesced_bytes,
-            ):
-                yield group
+            self._refuse_if_closed()  # as itself, and not in the group of exceptions that zarr makes of a failure
+            try:
+                async for group in super().get_ranges(
+                    key,
+                    byte_ranges,
+                    prototype=prototype,
+                    max_concurrency=max_concurrency,
+                    max_gap_bytes=max_gap_bytes,
+                    max_coalesced_bytes=max_coalesced_bytes,
+                ):
+                    yield group
+            except BaseExceptionGroup as failures:
+                if failures.subgroup(StoreClosedError) is None:
+                    raise
+                raise closed_error(self._sessions.recipe, " while these ranges were read") from failures
 
     async def _read(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
         session = await self._session()

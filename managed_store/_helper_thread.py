@@ -43,6 +43,8 @@ async def in_helper_thread(call: Callable[[], T], *, discard: Callable[[T], None
             arrived.set_result(result)
 
     def deliver_error(error: BaseException) -> None:
+        if isinstance(error, StopIteration):  # the one exception that no future takes
+            error = RuntimeError("the call raised StopIteration").with_traceback(error.__traceback__)
         if not arrived.done():
             arrived.set_exception(error)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -298,3 +299,22 @@ async def test_requests_of_a_derived_handle_that_is_closed_go_on(server: FolderS
             await get(derived)
         assert await asyncio.gather(*reads) == [CONTENT] * 2
         assert await get(store) == CONTENT
+
+
+@pytest.mark.skipif(not hasattr(Store, "get_ranges"), reason="zarr 3.1 has no get_ranges")
+async def test_ranges_that_are_cut_off_raise_the_closed_error_itself(server: FolderServer) -> None:
+    """Not the group of exceptions that zarr makes of a failure in `get_ranges`."""
+    store = ManagedStore(server.url)
+    before = server.requests()
+
+    async def read_ranges() -> None:
+        async for _ in store.get_ranges(KEY, [None], prototype=PROTOTYPE):
+            pass
+
+    reading = asyncio.create_task(read_ranges())
+    await in_flight(store, server, 1, before)
+    with pytest.raises(LookupError):
+        async with store:
+            raise LookupError
+    with pytest.raises(StoreClosedError):
+        await reading

@@ -91,9 +91,10 @@ def blocked_loop(store: ManagedStore, seconds: float) -> threading.Thread:
 def test_what_went_wrong_while_closing_is_noted_on_the_exception_of_the_body(server: FolderServer) -> None:
     """When closing fails too, the body's exception comes out with a note that says so."""
     error = ValueError("the body failed")
-    with pytest.raises(ValueError, match="the body failed") as caught, ManagedStore(
-        server.url, close_timeout=0.1
-    ) as store:
+    with (
+        pytest.raises(ValueError, match="the body failed") as caught,
+        ManagedStore(server.url, close_timeout=0.1) as store,
+    ):
         thread = blocked_loop(store, 0.4)
         raise error
     assert caught.value is error

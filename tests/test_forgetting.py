@@ -74,7 +74,7 @@ def test_the_warning_has_no_secrets(server: FolderServer) -> None:
     url = server.url.replace("http://", "http://user:hunter2@")
 
     def forget_secrets() -> None:
-        store = ManagedStore(f"{url}/data.zarr", storage_options={"headers": {"Authorization": "hunter3"}})
+        store = ManagedStore(f"{url}/data.zarr", storage_options={"headers": {"X-Token": "hunter3"}})
         sync(store.exists("zarr.json"))
 
     with one_warning() as caught:
