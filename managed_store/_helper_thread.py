@@ -44,7 +44,8 @@ async def in_helper_thread(call: Callable[[], T], *, discard: Callable[[T], None
 
     def deliver_error(error: BaseException) -> None:
         if isinstance(error, StopIteration):  # the one exception that no future takes
-            error = RuntimeError("the call raised StopIteration").with_traceback(error.__traceback__)
+            stopped, error = error, RuntimeError("the call raised StopIteration")
+            error.__cause__ = stopped
         if not arrived.done():
             arrived.set_exception(error)
 

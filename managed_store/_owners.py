@@ -155,7 +155,8 @@ class SessionOwner:
         running = _running_loop()
         if running is not None and (own := self._sessions.get(running)) is not None:
             own.close_at_once()
-        waiting, failures = self._begin_closing(drain)
+        waiting = self._begin_closing(drain)
+        failures: list[Exception] = []
         while waiting and (left := deadline - time.monotonic()) > 0:
             concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
             for session in self._collect(waiting, failures):
@@ -166,8 +167,9 @@ class SessionOwner:
         """Close every session, each on its own loop, and wait for that."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max(self.close_timeout, _TO_CUT_OFF)
-        others, failures = self._begin_closing(drain)
+        others = self._begin_closing(drain)
         waiting = {asyncio.wrap_future(future): session for future, session in others.items()}
+        failures: list[Exception] = []
         if (own := self._sessions.get(loop)) is not None:
             waiting[loop.create_task(own.close(drain, self.close_timeout * _SHARE_OF_SESSIONS))] = own
         cancellation: asyncio.CancelledError | None = None
@@ -182,7 +184,7 @@ class SessionOwner:
             waiting |= {asyncio.wrap_future(future): session for future, session in asked.items()}
         self._finish_closing(waiting, failures, cancellation)
 
-    def _begin_closing(self, drain: Drain) -> tuple[_Waiting, list[Exception]]:
+    def _begin_closing(self, drain: Drain) -> _Waiting:
         """Ask every other loop to close its session, and cut off the sessions of loops that cannot be asked."""
         self.ending = self.ending or State.CLOSING
         waiting: _Waiting = {}
@@ -190,7 +192,7 @@ class SessionOwner:
         for loop, session in tuple(self._sessions.items()):
             if loop is not running:
                 self._ask_to_close(session, drain, waiting)
-        return waiting, []
+        return waiting
 
     def _ask_to_close(self, session: Session, drain: Drain, waiting: _Waiting) -> None:
         """Have another loop close its session, or cut it off if that loop does not run."""
@@ -254,7 +256,7 @@ class SessionOwner:
         self.handles.discard(handle)
         if self.handles or not self._sessions or self.ending is not None:
             return
-        self.ending = self.ending or State.CLOSING
+        self.ending = State.CLOSING
         for loop, session in tuple(self._sessions.items()):
             try:
                 loop.call_soon_threadsafe(session.close_soon, Drain.ALL, self.close_timeout)

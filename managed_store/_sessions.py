@@ -110,14 +110,15 @@ class Session:
     def open_at_once(self) -> Session:
         """Open from synchronous code on the loop's own thread. Blocks the loop for as long as building takes."""
         if self.state is State.NEW:
-            if self._opening is not None:
-                self._opening.cancel()  # those who wait for it find the session open
-            try:
-                built = self._recipe.build()
-            except Exception as error:
-                self._end()
-                raise self._open_error(error) from error
-            self._take(*built)
+            if self.filesystem is None:
+                if self._opening is not None:
+                    self._opening.cancel()  # those who wait for it find the session open
+                try:
+                    built = self._recipe.build()
+                except Exception as error:
+                    self._end()
+                    raise self._open_error(error) from error
+                self._take(*built)
             self.state = State.OPEN
         if self.state is not State.OPEN:
             self._refuse()
