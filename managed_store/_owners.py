@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from managed_store._lifecycle import Drain, State, Statistics
@@ -309,11 +310,17 @@ def _close_all_at_exit() -> None:
     deadline = time.monotonic() + max(owner.close_timeout for owner in owners)
     for owner in owners:
         owner.close_timeout = max(0.0, min(owner.close_timeout, deadline - time.monotonic()))
-        try:
-            owner.close(Drain.WRITES)
-        except Exception as error:
-            print(f"managed_store: {error}", file=sys.stderr)
-        owner.warn()
+        _even_if_it_fails(lambda owner=owner: owner.close(Drain.WRITES))  # type: ignore[misc]
+    for owner in owners:
+        _even_if_it_fails(owner.warn)  # where warnings are errors, it raises
+
+
+def _even_if_it_fails(step: Callable[[], None]) -> None:
+    """Go on with the exit after a step that raised, and show what it raised as the interpreter would."""
+    try:
+        step()
+    except Exception:
+        sys.excepthook(*sys.exc_info())
 
 
 def _forget_after_fork() -> None:

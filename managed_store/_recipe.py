@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ class Recipe:
         options = _checked_options(storage_options)
         for protocol in _protocols(text):
             _check_protocol(protocol, text)
-        return cls(text, options)
+        return cls(sys.intern(text), options)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -134,6 +135,10 @@ class Recipe:
         if outermost in ("file", "local"):
             # A write to a zarr store makes the folders it needs; fsspec's local filesystem does not by default.
             options.setdefault("auto_mkdir", True)
+        for sessions in ("client_kwargs", "session_kwargs"):  # fsspec's name and gcsfs's for the options of a session
+            if isinstance(level := options.get(sessions), dict) and "connector" in level:
+                # The user's own connector is borrowed; aiohttp would close it with the session.
+                level.setdefault("connector_owner", False)
         for protocol in inner:
             level = options.get(protocol)
             options[protocol] = {**(level if isinstance(level, Mapping) else {}), "skip_instance_cache": True}
@@ -185,9 +190,9 @@ def _checked_options(storage_options: object) -> dict[str, Any]:
             "storage_options['loop'] must be absent: a managed store opens one filesystem per event loop, on that "
             "loop. Leave it out, and use the store on the loop you mean."
         )
-    # Sorted, so that equal stores have equal pickles and dask tokens.
-    kept = sorted(name for name in storage_options if name not in _ALWAYS and name != "loop")
-    return {name: _copied(storage_options[name]) for name in kept}
+    kept = [name for name in storage_options if name not in _ALWAYS and name != "loop"]
+    options: dict[str, Any] = _copied({name: storage_options[name] for name in kept})
+    return options
 
 
 def _protocols(url: str) -> list[str]:
@@ -219,12 +224,16 @@ def _check_protocol(protocol: str, url: str) -> None:
 
 
 def _copied(value: Any) -> Any:
-    """Copy the plain containers, so that later changes by the caller do not reach us; borrow all else as it is."""
+    """Copy the plain containers, so that later changes by the caller do not reach us; borrow all else as it is.
+
+    Sorted by name, and with one object for each string: so equal stores have equal pickles and dask tokens.
+    """
     if type(value) is dict:
-        return {key: _copied(each) for key, each in value.items()}
+        names = sorted(value) if all(type(name) is str for name in value) else value
+        return {_copied(name): _copied(value[name]) for name in names}
     if type(value) in (list, tuple, set):
         return type(value)(_copied(each) for each in value)
-    return value
+    return sys.intern(value) if type(value) is str else value
 
 
 def _equal_values(left: Any, right: Any) -> bool:

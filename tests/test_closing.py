@@ -75,7 +75,7 @@ def test_use_after_close_names_the_redacted_url(server: FolderServer) -> None:
 
 
 def test_a_refused_use_is_not_counted_as_a_session(server: FolderServer) -> None:
-    """Use of a closed store through a derived handle changes nothing in the statistics: nothing was opened or forced."""
+    """Use of a closed store through a derived handle changes nothing in the statistics: nothing was opened."""
     store = ManagedStore(server.url)
     derived = store.with_read_only(True)
     store.close()
@@ -206,8 +206,8 @@ def test_leaving_with_as_the_last_thing_of_a_loop_that_gives_no_turn(
     store = ManagedStore(server.url)
 
     async def main() -> None:
-        with store:
-            await get(store)
+        with store:  # noqa: F821 - deleted below, so that only the coroutine holds it
+            await get(store)  # noqa: F821
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(main())

@@ -79,7 +79,7 @@ def blocked_loop(store: ManagedStore, seconds: float) -> threading.Thread:
     async def main() -> None:
         await get(store)
         opened.set()
-        time.sleep(seconds)  # noqa: ASYNC251 - it is meant to block
+        time.sleep(seconds)  # it is meant to block
         await asyncio.sleep(0.05)
 
     thread = threading.Thread(target=asyncio.run, args=[main()])

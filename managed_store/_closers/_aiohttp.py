@@ -78,7 +78,8 @@ class _HeldSession:
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
-        self._connector = session.connector
+        # A connector that the user handed in is borrowed: it stays open, and so do its connections.
+        self._connector = session.connector if session.connector_owner else None
         self._sockets: dict[Any, Any] = {}  # transport → its socket, which it forgets when it is closed
 
     def notice(self) -> None:

@@ -16,7 +16,7 @@ class S3Closer(AiohttpCloser):
     Closing ``fs._s3`` alone would leave the clients of other regions open (``cache_regions=True``).
     """
 
-    openers: ClassVar[tuple[str, ...]] = ("set_session",)
+    openers: ClassVar[tuple[str, ...]] = ("set_session", "_connect")
 
     def sessions(self) -> Iterable[Any]:
         creator = self._creator()
