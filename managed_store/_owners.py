@@ -9,14 +9,9 @@ and looks for sessions afterwards, so that at least one of them sees the other.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures
-import os
-import sys
 import time
 import warnings
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 from managed_store._lifecycle import Drain, State, Statistics
@@ -25,7 +20,7 @@ from managed_store._sessions import Session, closed_error
 from managed_store._zarr_loop import run_on_zarr_loop
 from managed_store.errors import StoreCloseError
 
-__all__ = ["SessionOwner"]
+__all__ = ["SessionOwner", "owners_with_sessions"]
 
 # What it takes at least, in seconds, to have other loops cut something off, should `close_timeout` be less.
 _TO_CUT_OFF = 0.1
@@ -41,7 +36,7 @@ _Waiting = dict[concurrent.futures.Future[None], Session]
 
 # Owners with an open session, held strongly: the async generators by which sessions end with their loops are
 # reliably closed only while something refers to them.
-_with_sessions: set[SessionOwner] = set()
+owners_with_sessions: set[SessionOwner] = set()
 
 
 class SessionOwner:
@@ -92,7 +87,7 @@ class SessionOwner:
         self._cut_off_closed_loops()
         session = Session(self.recipe, loop, close_timeout=self.close_timeout, on_end=self._forget)
         self._sessions[loop] = session
-        _with_sessions.add(self)
+        owners_with_sessions.add(self)
         if self.ending is not None:
             session.cut_off()
             raise closed_error(self.recipe)
@@ -126,7 +121,7 @@ class SessionOwner:
         if self._sessions.get(session.loop) is session:
             del self._sessions[session.loop]
         if not self._sessions:
-            _with_sessions.discard(self)
+            owners_with_sessions.discard(self)
 
     def _cut_off_closed_loops(self) -> None:
         """A loop that was closed without shutting down its async generators has left its session behind."""
@@ -250,6 +245,13 @@ class SessionOwner:
                 "closing failed on several loops", failures
             )
 
+    def forget_sessions(self) -> list[Session]:
+        """Give up every session without touching it: in a child process, where they are the parent's."""
+        sessions = list(self._sessions.values())
+        self._sessions = {}
+        owners_with_sessions.discard(self)
+        return sessions
+
     # Forgetting
 
     def release(self, handle: object) -> None:
@@ -300,43 +302,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _close_all_at_exit() -> None:
-    """Close what is open when the interpreter exits, while zarr's loop still runs, within one budget in all."""
-    owners = tuple(_with_sessions)
-    if not owners:
-        return
-    deadline = time.monotonic() + max(owner.close_timeout for owner in owners)
-    for owner in owners:
-        owner.close_timeout = max(0.0, min(owner.close_timeout, deadline - time.monotonic()))
-        _even_if_it_fails(lambda owner=owner: owner.close(Drain.WRITES))  # type: ignore[misc]
-    for owner in owners:
-        _even_if_it_fails(owner.warn)  # where warnings are errors, it raises
-
-
-def _even_if_it_fails(step: Callable[[], None]) -> None:
-    """Go on with the exit after a step that raised, and show what it raised as the interpreter would."""
-    try:
-        step()
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-
-
-def _forget_after_fork() -> None:
-    """The child drops what it inherited: its sockets are the parent's, and its loops run in no thread of the child."""
-    for owner in tuple(_with_sessions):
-        _inherited.extend(owner._sessions.values())
-        owner._sessions = {}
-    _with_sessions.clear()
-
-
-# Sessions of the parent process, held for ever in a child: collecting them would touch the parent's connections.
-_inherited: list[Session] = []
-
-# `weakref.finalize` registers its own exit hook when the first one is made. Hooks run last in, first out: made here,
-# and with zarr imported above, this package's hook runs before both.
-weakref.finalize(SessionOwner, lambda: None).detach()
-atexit.register(_close_all_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
+from managed_store._awaiting import finished, retrieve, run_to_first_pause
 from managed_store._closers import Closer, closer_for, retire_finalizers
 from managed_store._helper_thread import in_helper_thread
 from managed_store._lifecycle import Drain, State
@@ -99,7 +100,7 @@ class Session:
         if self.state is State.NEW:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open(), name="managed_store open")
-                self._opening.add_done_callback(_retrieve)  # those who wait may all have been cancelled
+                self._opening.add_done_callback(retrieve)  # those who wait may all have been cancelled
             await asyncio.wait([self._opening])
             if not self._opening.cancelled() and (error := self._opening.exception()) is not None:
                 raise self._open_error(error) from error
@@ -150,7 +151,7 @@ class Session:
             retire_finalizers(each)
         self.filesystem, self.path = filesystem, path
         self._closer = closer_for(filesystem)
-        _run_to_first_pause(self._guard.__anext__())
+        run_to_first_pause(self._guard.__anext__())
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
         """Close the session when its loop shuts down its async generators, as `asyncio.run` does before it closes it.
@@ -211,7 +212,7 @@ class Session:
         """
         if self.state is not State.CLOSED:
             closing = self.close_soon(drain, timeout)
-            await _finished(closing)
+            await finished(closing)
             if not closing.cancelled():
                 closing.result()
 
@@ -319,7 +320,7 @@ class Session:
         self.state = State.CLOSED
         self._wrapped.clear()
         if not self._guard.ag_running:  # it runs where the loop itself ends the session
-            _run_to_first_pause(self._guard.aclose())
+            run_to_first_pause(self._guard.aclose())
         self._on_end(self)
 
 
@@ -331,32 +332,7 @@ def closed_error(recipe: Recipe, when: str = "") -> StoreClosedError:
     )
 
 
-async def _finished(task: asyncio.Task[Any]) -> None:
-    """Wait for a task to the end, then pass on a cancellation that came meanwhile. The task bounds its own time."""
-    cancellation: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancellation = error
-    if cancellation is not None:
-        raise cancellation
-
-
 def _log_failure(closing: asyncio.Task[None]) -> None:
     """Nobody may be waiting for a closing to fail: the log knows of it in any case."""
     if not closing.cancelled() and (error := closing.exception()) is not None:
         _logger.warning("%s", error)
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()
-
-
-def _run_to_first_pause(awaitable: Any) -> None:
-    """Run an async generator's step that does not pause, from code that cannot await."""
-    try:
-        awaitable.send(None)
-    except StopIteration:
-        pass

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from managed_store import _process  # noqa: F401 - registers the hooks for exit and fork
+from managed_store._arguments import caller, checked_exceptions, checked_timeout
 from managed_store._guarded import GuardedStore
 from managed_store._lifecycle import Drain, Statistics
 from managed_store._owners import SessionOwner
 from managed_store._recipe import Recipe
 from managed_store._sessions import Session
-from managed_store.errors import ArgumentError, ArgumentTypeError
+from managed_store.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
@@ -104,8 +104,8 @@ class ManagedFSSpecStore(GuardedStore):
         recipe = Recipe.checked(url, storage_options)
         if not isinstance(read_only, bool):
             raise ArgumentTypeError(f"read_only must be True or False; got {type(read_only).__name__}.")
-        allowed_exceptions = _checked_exceptions(allowed_exceptions)
-        owner = SessionOwner(recipe, close_timeout=_checked_timeout(close_timeout), made_at=_caller())
+        allowed_exceptions = checked_exceptions(allowed_exceptions)
+        owner = SessionOwner(recipe, close_timeout=checked_timeout(close_timeout), made_at=caller())
         self._become(owner, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=False)
 
     def _become(
@@ -330,33 +330,3 @@ def _unpickled(
     if closed:
         store.close()
     return store
-
-
-def _checked_exceptions(allowed_exceptions: object) -> tuple[type[Exception], ...]:
-    if isinstance(allowed_exceptions, Sequence):
-        types = tuple(allowed_exceptions)
-        if all(isinstance(each, type) and issubclass(each, Exception) for each in types):
-            return types
-    raise ArgumentTypeError(
-        f"allowed_exceptions must be a tuple of exception types, such as (FileNotFoundError,); "
-        f"got {type(allowed_exceptions).__name__}."
-    )
-
-
-def _checked_timeout(close_timeout: object) -> float:
-    if isinstance(close_timeout, bool) or not isinstance(close_timeout, int | float):
-        raise ArgumentTypeError(f"close_timeout must be a number of seconds; got {type(close_timeout).__name__}.")
-    if not (0 <= close_timeout < math.inf):
-        raise ArgumentError(f"close_timeout must be a finite number of seconds, 0 or more; got {close_timeout!r}.")
-    return float(close_timeout)
-
-
-def _caller() -> str:
-    """File and line of the nearest frame outside this package and zarr: where the user made the store."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in (
-        "managed_store",
-        "zarr",
-    ):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -17,11 +17,12 @@ FLOORS = [
     {"cli"},
     {"_demo", "_demo_server", "_info"},
     {"store"},
-    {"_guarded"},
+    {"_guarded", "_process"},
     {"_owners"},
     {"_sessions"},
-    {"_wrapped", "_recipe", "_requests", "_closers"},
-    {"_lifecycle", "_zarr_loop", "_helper_thread", "_redaction", "errors"},
+    {"_wrapped", "_recipe", "_requests", "_closers", "_arguments"},
+    {"_lifecycle", "_zarr_loop", "_helper_thread", "_awaiting", "_redaction"},
+    {"errors"},
 ]
 
 # The package itself loads its names when they are asked for, so importing it from below is importing nothing.

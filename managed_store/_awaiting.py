@@ -1,0 +1,34 @@
+"""Small steps of asyncio that the standard library has no name for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+__all__ = ["finished", "retrieve", "run_to_first_pause"]
+
+
+async def finished(task: asyncio.Task[Any]) -> None:
+    """Wait for a task to the end, then pass on a cancellation that came meanwhile. The task bounds its own time."""
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
+
+
+def retrieve(task: asyncio.Task[None]) -> None:
+    """Look at a task's exception, so that asyncio does not complain that nobody did."""
+    if not task.cancelled():
+        task.exception()
+
+
+def run_to_first_pause(awaitable: Any) -> None:
+    """Run an async generator's step that does not pause, from code that cannot await."""
+    try:
+        awaitable.send(None)
+    except StopIteration:
+        pass
