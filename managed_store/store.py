@@ -297,6 +297,10 @@ class ManagedFSSpecStore(GuardedStore):
         """Close the store. The exception of the body always wins: a failure to close is noted on it."""
         try:
             await self._aclose(Drain.ALL if exc_value is None else Drain.WRITES)
+        except asyncio.CancelledError:
+            if exc_value is None:
+                raise
+            exc_value.add_note("While leaving the store, its task was cancelled.")
         except Exception as error:
             if exc_value is None:
                 raise
