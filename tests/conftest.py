@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,16 +14,6 @@ import zarr
 from managed_store import ManagedStore
 from tests.cell import EXPECTED
 from tests.servers import FolderServer, GCSServer, S3Server, gcs_server, http_server, s3_server
-
-# In CI a test that lacks what it needs fails instead of being skipped.
-NOTHING_MAY_BE_MISSING = os.environ.get("MANAGED_STORE_TEST_ALL") == "1"
-
-
-def skip_or_fail(reason: str) -> None:
-    """Skip a test that lacks something on this machine; in CI, where nothing may be lacking, fail."""
-    if NOTHING_MAY_BE_MISSING:
-        pytest.fail(f"MANAGED_STORE_TEST_ALL=1, but {reason}")
-    pytest.skip(reason)
 
 
 @dataclass(frozen=True)
