@@ -8,17 +8,31 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from tests.servers._handle import RunningServer
+from tests.servers.azure import azurite_available
 from tests.servers.nginx import nginx_available
 
-# Where nothing may be missing, these tests run, and fail because nginx cannot be started.
-needs_nginx = pytest.mark.skipif(
-    not nginx_available() and os.environ.get("MANAGED_STORE_TEST_ALL") != "1", reason="nginx is not installed"
-)
+
+def _skip_unless(available: bool, name: str) -> pytest.MarkDecorator:
+    # Where nothing may be missing, these tests run, and fail because the server cannot be started.
+    return pytest.mark.skipif(
+        not available and os.environ.get("MANAGED_STORE_TEST_ALL") != "1", reason=f"{name} is not installed"
+    )
+
+
+def needs(*modules: str) -> pytest.MarkDecorator:
+    """Skip where one of these packages is not installed."""
+    missing = [module for module in modules if find_spec(module) is None]
+    return _skip_unless(not missing, " and ".join(missing or modules))
+
+
+needs_nginx = _skip_unless(nginx_available(), "nginx")
+needs_azurite = _skip_unless(azurite_available(), "Azurite")
 
 
 def private_filesystem(filesystem_class: Callable[..., Any], server: RunningServer, **options: Any) -> Any:

@@ -89,6 +89,22 @@ class FolderServer(RunningServer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AccountServer(FolderServer):
+    """A server of the files in a folder, for one user."""
+
+    username: str
+    password: str
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """Options for fsspec's filesystem, with a URL on this server or without one.
+
+        With a URL, what both name must be the same: give it by address, not by `localhost`.
+        """
+        return {"host": "127.0.0.1", "port": self.port, "username": self.username, "password": self.password}
+
+
+@dataclass(frozen=True, kw_only=True)
 class BucketServer(RunningServer):
     """A server of objects in buckets."""
 

@@ -24,6 +24,10 @@ class ServerStatistics:
     """Client connections opened since the server started."""
     requests: int
     """Requests that reached a handler since the server started."""
+    data_connections: int = 0
+    """Of `connections`, those that carry one file or listing each: FTP alone has them."""
+    data_opened: int = 0
+    """Of `opened`, the same."""
 
 
 class Tally:

@@ -7,15 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.servers._handle import BucketServer
 from tests.servers._process import run_server
 
+BucketKind = Literal["flat", "hierarchical", "zonal"]
+
+# What a bucket of each kind is created with.
+_HIERARCHICAL = {"hierarchicalNamespace": {"enabled": True}}
+_SETTINGS: dict[BucketKind, dict[str, Any]] = {
+    "flat": {},
+    "hierarchical": _HIERARCHICAL,
+    "zonal": {**_HIERARCHICAL, "customPlacementConfig": {"dataLocations": ["us-central1-a"]}, "storageClass": "RAPID"},
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class GCSServer(BucketServer):
-    """A running server of the JSON API; it speaks no gRPC."""
+    """A running server of the JSON API; it speaks no gRPC, over which alone gcsfs asks for the kind of a bucket."""
 
     @property
     def storage_options(self) -> dict[str, Any]:
@@ -26,9 +36,9 @@ class GCSServer(BucketServer):
         """
         return {"endpoint_url": self.url, "token": "anon", "project": "p", "retry_timeout": 0.05}
 
-    def create_bucket(self, name: str) -> str:
+    def create_bucket(self, name: str, kind: BucketKind = "flat") -> str:
         """Make an empty bucket; returns its name."""
-        body = json.dumps({"name": name}).encode()
+        body = json.dumps({"name": name, **_SETTINGS[kind]}).encode()
         status, _, answer = self.request("POST", "/storage/v1/b?project=p", body, {"Content-Type": "application/json"})
         if status != 200:
             raise RuntimeError(f"bucket {name!r} could not be created: {status} {answer.decode()}")

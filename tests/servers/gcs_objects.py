@@ -7,7 +7,7 @@ import hashlib
 import itertools
 from bisect import bisect_left, insort
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,8 @@ class StoredObject:
     name: str
     data: bytes
     fields: Mapping[str, Any]
+    finalized: bool = True
+    """Whether nothing can be appended any more."""
     metageneration: int = 1
     generation: int = field(default_factory=lambda: next(_generations))
     created: str = field(default_factory=_now)
@@ -66,6 +68,7 @@ class StoredObject:
             "timeCreated": self.created,
             "updated": self.updated,
             "contentType": "application/octet-stream",
+            **({"timeFinalized": self.updated} if self.finalized else {}),
             **self.fields,
         }
 
@@ -80,10 +83,16 @@ class Page:
 
 
 class Bucket:
-    """Objects by name, and their names in order."""
+    """Objects by name, and their names in order.
 
-    def __init__(self, name: str) -> None:
+    The `settings` are what it was created with: they say whether its objects lie in one zone, and whether it
+    has folders.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
         self.name = name
+        self.zonal = "customPlacementConfig" in settings
+        self.hierarchical: bool = settings.get("hierarchicalNamespace", {}).get("enabled", False)
         self.created = _now()
         self._objects: dict[str, StoredObject] = {}
         self._names: list[str] = []
@@ -94,9 +103,9 @@ class Bucket:
     def get(self, name: str) -> StoredObject | None:
         return self._objects.get(name)
 
-    def put(self, name: str, data: bytes, fields: Mapping[str, Any]) -> StoredObject:
+    def put(self, name: str, data: bytes, fields: Mapping[str, Any], *, finalized: bool = True) -> StoredObject:
         """Write a new generation of the object."""
-        stored = StoredObject(self.name, name, data, _writable(fields))
+        stored = StoredObject(self.name, name, data, _writable(fields), finalized)
         if name not in self._objects:
             insort(self._names, name)
         self._objects[name] = stored
@@ -109,11 +118,20 @@ class Bucket:
             name=stored.name,
             data=stored.data,
             fields=_merge(stored.fields, _writable(changes)),
+            finalized=stored.finalized,
             metageneration=stored.metageneration + 1,
             generation=stored.generation,
             created=stored.created,
         )
         self._objects[stored.name] = changed
+        return changed
+
+    def change_content(self, stored: StoredObject, data: bytes, *, finalized: bool) -> StoredObject:
+        """Put what was appended into the object, unless another generation has taken its place."""
+        changed = replace(stored, data=data, finalized=finalized, updated=_now())
+        current = self._objects.get(stored.name)
+        if current is not None and current.generation == stored.generation:
+            self._objects[stored.name] = changed
         return changed
 
     def delete(self, name: str) -> None:
@@ -145,13 +163,22 @@ class Bucket:
                 position = bisect_left(self._names, group + _LAST_CHARACTER, position)
         return Page(objects, prefixes, next_start=None)
 
+    def folders(self) -> list[str]:
+        """The folders that objects lie in, each with a slash at the end; there are no empty ones."""
+        cuts = ((name, cut) for name in self._names for cut, letter in enumerate(name, start=1) if letter == "/")
+        return sorted({name[:cut] for name, cut in cuts})
+
+    @property
+    def location_type(self) -> str:
+        return "zone" if self.zonal else "multi-region"
+
     def resource(self) -> dict[str, Any]:
         return {
             "kind": "storage#bucket",
             "id": self.name,
             "name": self.name,
             "location": "US",
-            "locationType": "multi-region",
+            "locationType": self.location_type,
             "storageClass": "STANDARD",
             "timeCreated": self.created,
             "updated": self.created,

@@ -31,10 +31,10 @@ class APIError(Exception):
 
 
 class StorageHandler:
-    """Answers the requests of the JSON API."""
+    """Answers the requests of the JSON API, about `buckets` that others may serve as well."""
 
-    def __init__(self) -> None:
-        self._buckets: dict[str, Bucket] = {}
+    def __init__(self, buckets: dict[str, Bucket]) -> None:
+        self._buckets = buckets
         self._uploads: dict[str, ResumableUpload] = {}
         self._upload_numbers = itertools.count(1)
 
@@ -68,7 +68,7 @@ class StorageHandler:
                 resources = [bucket.resource() for bucket in self._buckets.values()]
                 return _json({"kind": "storage#buckets", "items": resources})
             case "POST", []:
-                return self._create_bucket(json.loads(body)["name"])
+                return self._create_bucket(**json.loads(body))
             case "GET", [bucket]:
                 return _json(self._bucket(bucket).resource())
             case "DELETE", [bucket]:
@@ -116,10 +116,10 @@ class StorageHandler:
             raise APIError(404, f"No such object: {bucket}/{name}")
         return stored
 
-    def _create_bucket(self, name: str) -> web.Response:
+    def _create_bucket(self, name: str, **settings: Any) -> web.Response:
         if name in self._buckets:
             raise APIError(409, "Your previous request to create the named bucket succeeded and you already own it.")
-        self._buckets[name] = Bucket(name)
+        self._buckets[name] = Bucket(name, settings)
         return _json(self._buckets[name].resource())
 
     def _delete_bucket(self, name: str) -> web.Response:
@@ -225,7 +225,7 @@ def _content(stored: StoredObject, request: web.BaseRequest) -> web.Response:
 
 
 def serve(config: Config, cleanup: ExitStack) -> Announcement:
-    return serve_aiohttp(StorageHandler().answer, config, cleanup)
+    return serve_aiohttp(StorageHandler({}).answer, config, cleanup)
 
 
 if __name__ == "__main__":

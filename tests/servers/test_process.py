@@ -21,12 +21,18 @@ import pytest
 from tests.servers import (
     RunningServer,
     ServerProcessError,
+    azure_server,
+    ftp_server,
     gcs_server,
     http_server,
     nginx_server,
     s3_server,
+    sftp_server,
+    smb_server,
+    webdav_server,
+    webhdfs_server,
 )
-from tests.servers._clients import needs_nginx
+from tests.servers._clients import needs, needs_azurite, needs_nginx
 from tests.servers._process import REPOSITORY_ROOT, run_server
 
 # It comes without types.
@@ -42,6 +48,12 @@ every_server = pytest.mark.parametrize(
         pytest.param(gcs_server, id="gcs"),
         pytest.param(s3_server, id="s3"),
         pytest.param(nginx_server, id="nginx", marks=needs_nginx),
+        pytest.param(azure_server, id="azure", marks=needs_azurite),
+        pytest.param(ftp_server, id="ftp", marks=needs("pyftpdlib")),
+        pytest.param(sftp_server, id="sftp", marks=needs("asyncssh")),
+        pytest.param(webdav_server, id="webdav", marks=needs("wsgidav", "cheroot")),
+        pytest.param(smb_server, id="smb", marks=needs("impacket")),
+        pytest.param(webhdfs_server, id="webhdfs"),
     ],
 )
 
@@ -88,7 +100,7 @@ def test_server_leaves_nothing_behind(start: Starter, temporary_folder: Path) ->
 
     before = held()
     with start() as server:
-        server.request("GET", "/")
+        assert accepts_connections(server.port)
         server.statistics()
     assert held() == before
 
