@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from managed_store._closers import Closer as Closer
+    from managed_store._closers import register_closer as register_closer
     from managed_store._lifecycle import Statistics as Statistics
     from managed_store.errors import ArgumentError as ArgumentError
     from managed_store.errors import ArgumentTypeError as ArgumentTypeError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "ArgumentError": "errors",
     "ArgumentTypeError": "errors",
+    "Closer": "_closers",
     "ManagedFSSpecStore": "store",
     "ManagedStore": "store",
     "ManagedStoreError": "errors",
@@ -39,6 +42,7 @@ _EXPORTS = {
     "StoreClosedError": "errors",
     "StoreOpenError": "errors",
     "UnknownProtocolError": "errors",
+    "register_closer": "_closers",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -152,7 +152,7 @@ class GuardedStore(Store):
     @property
     def supports_deletes(self) -> bool:
         """Whether the filesystem can delete: over HTTP it cannot."""
-        return can_delete(self._sessions.recipe.protocol)
+        return can_delete(self._sessions.recipe.protocols)
 
     @property
     def supports_partial_writes(self) -> Literal[False]:

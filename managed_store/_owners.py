@@ -115,8 +115,8 @@ class SessionOwner:
             session.forget_listings()
 
     def _forget(self, session: Session) -> None:
-        self._opened += session.filesystem is not None
-        self._closed += session.filesystem is not None and not session.forced
+        self._opened += session.built is not None
+        self._closed += session.built is not None and not session.forced
         self._forced += session.forced
         if self._sessions.get(session.loop) is session:
             del self._sessions[session.loop]

@@ -1,7 +1,7 @@
-"""How to build a private filesystem from a URL and options: checked, compared, pickled, and built.
+"""How to build a private filesystem from a URL and options: checked, compared and pickled.
 
-Nothing here opens a connection. A recipe is what a pickle carries, never a session: fsspec's own pickle forgets
-``skip_instance_cache``, and two unpickled copies would meet in fsspec's instance cache.
+Nothing here imports a backend or opens a connection. A recipe is what a pickle carries, never a session: fsspec's own
+pickle forgets ``skip_instance_cache``, and two unpickled copies would meet in fsspec's instance cache.
 """
 
 from __future__ import annotations
@@ -9,24 +9,18 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import fsspec
-from fsspec.core import split_protocol
-from fsspec.dircache import DirCache
 from fsspec.registry import known_implementations
 from fsspec.registry import registry as registered_implementations
 
+from managed_store._chain import check_levels, protocols_of
 from managed_store._redaction import redacted
 from managed_store.errors import ArgumentError, ArgumentTypeError, MissingPackageError, UnknownProtocolError
 
-if TYPE_CHECKING:
-    from fsspec.asyn import AsyncFileSystem
-    from fsspec.spec import AbstractFileSystem
-
-__all__ = ["Recipe", "filesystems_in"]
+__all__ = ["Recipe", "checked_options"]
 
 # The packages that an extra of this distribution installs.
 _EXTRAS = {"s3fs": "s3", "adlfs": "azure"}
@@ -51,10 +45,16 @@ class Recipe:
         What fsspec opens: a URL, a chain of URLs, or a plain path.
     options : mapping
         The user's storage options, as given; live objects among them are borrowed.
+    twin_of : type, optional
+        The class of the filesystem, where the recipe was taken from one. The URL serves messages alone then.
+    location : str, optional
+        The root of the store in such a filesystem, as that spells it.
     """
 
     url: str
     options: Mapping[str, Any]
+    twin_of: type | None = None
+    location: str = ""
 
     @classmethod
     def checked(cls, url: object, storage_options: object) -> Recipe:
@@ -72,15 +72,16 @@ class Recipe:
             The package behind the protocol is not installed.
         """
         text = _checked_url(url)
-        options = _checked_options(storage_options)
-        for protocol in _protocols(text):
+        options = checked_options(storage_options)
+        for protocol in protocols_of(text):
             _check_protocol(protocol, text)
+        check_levels(text, options)
         return cls(sys.intern(text), options)
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Recipe)
-            and self.url == other.url
+            and (self.url, self.twin_of, self.location) == (other.url, other.twin_of, other.location)
             and _equal_values(dict(self.options), dict(other.options))
         )
 
@@ -95,9 +96,9 @@ class Recipe:
         return redacted(self.url)
 
     @property
-    def protocol(self) -> str:
-        """The outermost protocol of the URL, ``"file"`` for a plain path."""
-        return _protocols(self.url)[0]
+    def protocols(self) -> list[str]:
+        """The protocols of the URL, outermost first; ``"file"`` for a plain path."""
+        return protocols_of(self.url)
 
     @property
     def wants_listings_cache(self) -> bool:
@@ -108,49 +109,6 @@ class Recipe:
         """
         levels = [self.options, *(value for value in self.options.values() if isinstance(value, Mapping))]
         return any(level.get(name) for level in levels for name in _LISTINGS_CACHE_OPTIONS)
-
-    def build(self) -> tuple[AsyncFileSystem, str]:
-        """Build a new private filesystem. May block: backends import packages and look up credentials here.
-
-        Returns
-        -------
-        filesystem : fsspec.asyn.AsyncFileSystem
-            Found in no cache, with nothing open yet; bound to no loop until its first request.
-        path : str
-            The root of the store, as this filesystem spells it.
-        """
-        filesystem, path = fsspec.url_to_fs(self.url, **self._private_options())
-        if not filesystem.async_impl:
-            from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
-            filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=True)
-        if not self.wants_listings_cache:
-            for each in filesystems_in(filesystem):
-                each.dircache = DirCache(use_listings_cache=False)
-        return filesystem, path
-
-    def _private_options(self) -> dict[str, Any]:
-        options = {**_copied(dict(self.options)), **_ALWAYS}
-        outermost, *inner = _protocols(self.url)
-        if outermost in ("file", "local"):
-            # A write to a zarr store makes the folders it needs; fsspec's local filesystem does not by default.
-            options.setdefault("auto_mkdir", True)
-        for sessions in ("client_kwargs", "session_kwargs"):  # fsspec's name and gcsfs's for the options of a session
-            if isinstance(level := options.get(sessions), dict) and "connector" in level:
-                # The user's own connector is borrowed; aiohttp would close it with the session.
-                level.setdefault("connector_owner", False)
-        for protocol in inner:
-            level = options.get(protocol)
-            options[protocol] = {**(level if isinstance(level, Mapping) else {}), "skip_instance_cache": True}
-        return options
-
-
-def filesystems_in(filesystem: AbstractFileSystem) -> Iterator[AbstractFileSystem]:
-    """Yield `filesystem` and every filesystem that it wraps, outermost first."""
-    yield filesystem
-    inner = getattr(filesystem, "sync_fs", None)
-    if inner is not None:
-        yield from filesystems_in(inner)
 
 
 def _checked_url(url: object) -> str:
@@ -166,7 +124,8 @@ def _checked_url(url: object) -> str:
     return url
 
 
-def _checked_options(storage_options: object) -> dict[str, Any]:
+def checked_options(storage_options: object) -> dict[str, Any]:
+    """Check the options that every filesystem has, and copy their containers."""
     if storage_options is None:
         return {}
     if not isinstance(storage_options, Mapping):
@@ -193,16 +152,6 @@ def _checked_options(storage_options: object) -> dict[str, Any]:
     kept = [name for name in storage_options if name not in _ALWAYS and name != "loop"]
     options: dict[str, Any] = _copied({name: storage_options[name] for name in kept})
     return options
-
-
-def _protocols(url: str) -> list[str]:
-    """The protocols of a chain, outermost first."""
-    parts = url.split("::")
-    if len(parts) == 1:
-        return [split_protocol(url)[0] or "file"]
-    # In a chain, and only there, a bare word that is a protocol means that protocol: "simplecache::https://…".
-    known = {*known_implementations, *registered_implementations}
-    return [part if part in known else (split_protocol(part)[0] or "file") for part in parts]
 
 
 def _check_protocol(protocol: str, url: str) -> None:

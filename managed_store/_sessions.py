@@ -10,19 +10,18 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from managed_store._awaiting import finished, retrieve, run_to_first_pause
-from managed_store._closers import Closer, closer_for, retire_finalizers
-from managed_store._helper_thread import in_helper_thread
+from managed_store._borrowed import check_loops
+from managed_store._building import Built, build
+from managed_store._closers import Closer, closer_of, retire_finalizers
 from managed_store._lifecycle import Drain, State
-from managed_store._recipe import Recipe, filesystems_in
+from managed_store._recipe import Recipe
 from managed_store._requests import RequestsInFlight
+from managed_store._threads import in_helper_thread
 from managed_store._wrapped import WrappedFsspecStore, wrap
 from managed_store.errors import StoreClosedError, StoreCloseError, StoreOpenError
-
-if TYPE_CHECKING:
-    from fsspec.asyn import AsyncFileSystem
 
 __all__ = ["Session"]
 
@@ -56,6 +55,8 @@ class Session:
     ------
     StoreClosedError
         The loop is ending, and has closed its session already.
+    StoreOpenError
+        The user handed in an object that belongs to another loop.
     """
 
     def __init__(
@@ -68,13 +69,13 @@ class Session:
     ) -> None:
         if loop in _ending_loops:
             raise closed_error(recipe, " with this event loop, which is ending")
+        check_loops(recipe.options, loop, recipe.redacted_url)
         self.loop = loop
         self.state = State.NEW
         self.forced = False
         self.left_to_its_loop = False  # its loop is blocked by a `close` that cannot wait for it: nobody else should
         self.requests = RequestsInFlight(lambda when: closed_error(recipe, when))
-        self.filesystem: AsyncFileSystem | None = None
-        self.path = ""
+        self.built: Built | None = None
         self._recipe = recipe
         self._close_timeout = close_timeout
         self._on_end = on_end
@@ -111,15 +112,15 @@ class Session:
     def open_at_once(self) -> Session:
         """Open from synchronous code on the loop's own thread. Blocks the loop for as long as building takes."""
         if self.state is State.NEW:
-            if self.filesystem is None:
+            if self.built is None:
                 if self._opening is not None:
                     self._opening.cancel()  # those who wait for it find the session open
                 try:
-                    built = self._recipe.build()
+                    built = build(self._recipe)
                 except Exception as error:
                     self._end()
                     raise self._open_error(error) from error
-                self._take(*built)
+                self._take(built)
             self.state = State.OPEN
         if self.state is not State.OPEN:
             self._refuse()
@@ -127,8 +128,10 @@ class Session:
 
     async def _open(self) -> None:
         try:
-            built = await in_helper_thread(self._recipe.build, discard=lambda built: closer_for(built[0]).force())
-            self._take(*built)
+            built = await in_helper_thread(
+                lambda: build(self._recipe), discard=lambda built: closer_of(built.layer).force()
+            )
+            self._take(built)
             assert self._closer is not None
             await self._closer.open()
         except BaseException:
@@ -146,11 +149,9 @@ class Session:
             f"this error. Check the URL and the storage_options."
         )
 
-    def _take(self, filesystem: AsyncFileSystem, path: str) -> None:
-        for each in filesystems_in(filesystem):
-            retire_finalizers(each)
-        self.filesystem, self.path = filesystem, path
-        self._closer = closer_for(filesystem)
+    def _take(self, built: Built) -> None:
+        self.built = built
+        self._closer = closer_of(built.layer)
         run_to_first_pause(self._guard.__anext__())
 
     async def _close_with_loop(self) -> AsyncGenerator[None, None]:
@@ -172,9 +173,10 @@ class Session:
         try:
             return self._wrapped[allowed_exceptions]
         except KeyError:
-            if self.filesystem is None:
+            if self.built is None:
                 self._refuse()
-            store = self._wrapped[allowed_exceptions] = wrap(self.filesystem, self.path, allowed_exceptions)
+            store = wrap(self.built.filesystem, self.built.path, allowed_exceptions)
+            self._wrapped[allowed_exceptions] = store
             return store
 
     def run(
@@ -193,8 +195,8 @@ class Session:
 
     def forget_listings(self) -> None:
         """Empty the listing caches, from any thread: a key was written or deleted by way of another session."""
-        if self.filesystem is not None:
-            for each in filesystems_in(self.filesystem):
+        if self.built is not None:
+            for each in self.built.layer.filesystems():
                 each.invalidate_cache()
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
@@ -303,7 +305,7 @@ class Session:
         if self._closer is None or self._sealed:
             return
         self._sealed = True
-        for each in filesystems_in(self._closer.filesystem):
+        for each in self.built.layer.filesystems() if self.built is not None else ():
             packages = {cls.__module__.partition(".")[0] for cls in type(each).__mro__}
             retire_finalizers(each, packages=frozenset(packages - {"builtins"}))
         self._closer.seal(self._refuse)

@@ -19,8 +19,12 @@ import posixpath
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from fsspec.core import split_protocol
+from fsspec.implementations.reference import ReferenceFileSystem
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.storage import FsspecStore
+
+from managed_store._threaded import ThreadedFileSystem
 
 if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
@@ -29,21 +33,39 @@ if TYPE_CHECKING:
 __all__ = ["WrappedFsspecStore", "can_delete", "wrap"]
 
 _HTTP_PROTOCOLS = frozenset({"http", "https"})
+
+# Layers that hand a write or a delete to the filesystem that they are laid over, and such as take none.
+_PASS_WRITES_ON = frozenset(
+    {"asyncwrapper", "async_wrapper", "blockcache", "cached", "dir", "filecache", "simplecache"}
+)
+_ARCHIVES = frozenset({"libarchive", "tar", "zip"})
+
+# Asynchronous filesystems whose server takes a suffix range, and which pass it on. Of others nobody can say: adlfs
+# raises an error, and one that counts wrong would give other bytes.
+_SERVES_SUFFIXES = frozenset({"gs", "gcs", "s3", "s3a"})
+
 _BYTE_REQUESTS = (RangeByteRequest, OffsetByteRequest, SuffixByteRequest)
 _GONE = (404, 410)
 
 
-def can_delete(protocol: str) -> bool:
-    """Whether filesystems of this protocol can delete. fsspec's HTTP filesystem has no way to."""
-    return protocol not in _HTTP_PROTOCOLS
+def can_delete(protocols: Iterable[str]) -> bool:
+    """Whether the filesystem of a chain, given its protocols, can delete. fsspec's HTTP filesystem has no way to."""
+    written = next((each for each in protocols if each not in _PASS_WRITES_ON), "")
+    return written not in _HTTP_PROTOCOLS | _ARCHIVES
 
 
 def wrap(filesystem: AsyncFileSystem, path: str, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
     """Wrap a filesystem of one event loop in the store that fits it. Writable: the handles above guard writing."""
     protocol = filesystem.protocol
     protocols = {protocol} if isinstance(protocol, str) else set(protocol)
-    cls = _HttpWrappedFsspecStore if protocols & _HTTP_PROTOCOLS else WrappedFsspecStore
-    return cls(filesystem, path=path.rstrip("/"), allowed_exceptions=allowed_exceptions)
+    cls = WrappedFsspecStore
+    if isinstance(filesystem, ReferenceFileSystem):
+        cls = _ReferencesStore
+    elif protocols & _HTTP_PROTOCOLS:
+        cls = _IndexedStore if isinstance(filesystem, ThreadedFileSystem) else _HttpStore
+    elif not (isinstance(filesystem, ThreadedFileSystem) or protocols & _SERVES_SUFFIXES):
+        cls = _SizedStore
+    return cls(filesystem, path=path.rstrip("/") or path, allowed_exceptions=allowed_exceptions)
 
 
 class WrappedFsspecStore(FsspecStore):
@@ -107,7 +129,8 @@ class WrappedFsspecStore(FsspecStore):
         """All keys below the folder `prefix` with their sizes in bytes, None where the listing does not tell."""
         folder = self._path(prefix)
         found = await self.fs._find(folder, detail=True, withdirs=False)
-        return {self._key(path): info.get("size") for path, info in found.items() if path.startswith(f"{folder}/")}
+        inside = self._inside(folder)
+        return {self._key(path): info.get("size") for path, info in found.items() if path.startswith(inside)}
 
     async def children(self, prefix: str) -> list[str]:
         """The names directly below the folder `prefix`, each once, folders without a "/"."""
@@ -116,7 +139,8 @@ class WrappedFsspecStore(FsspecStore):
             entries = await self._ls(folder)
         except self.allowed_exceptions:
             return []
-        names = (entry.removeprefix(f"{folder}/").rstrip("/") for entry in entries if entry.startswith(f"{folder}/"))
+        inside = self._inside(folder)
+        names = (entry.removeprefix(inside).rstrip("/") for entry in entries if entry.startswith(inside))
         return [name for name in dict.fromkeys(names) if name and "/" not in name]
 
     async def _get_within(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest) -> Buffer | None:
@@ -128,7 +152,11 @@ class WrappedFsspecStore(FsspecStore):
 
     def _path(self, key: str) -> str:
         key = key.strip("/")
-        return f"{self.path}/{key}" if key else self.path
+        return f"{self._inside(self.path)}{key}" if key else self.path
+
+    def _inside(self, folder: str) -> str:
+        """What the paths of all that is in a folder begin with."""
+        return f"{folder.rstrip('/')}/" if folder else str(self.fs.root_marker)
 
     def _key(self, path: str) -> str:
         return path.removeprefix(self.path).lstrip("/")
@@ -138,45 +166,46 @@ class WrappedFsspecStore(FsspecStore):
         return info
 
     async def _ls(self, folder: str) -> list[str]:
-        entries: list[str] = await self.fs._ls(folder, detail=False)
-        return entries
+        # In detail, because without it some filesystems (ftp) leave out the folder.
+        return [entry["name"] for entry in await self.fs._ls(folder, detail=True)]
 
 
-class _HttpWrappedFsspecStore(WrappedFsspecStore):
-    """The same over fsspec's HTTP filesystem, whose listings are the links of web pages."""
-
-    supports_deletes = False
+class _SizedStore(WrappedFsspecStore):
+    """The same over a filesystem that is not known to count from the end: the store asks for the size, and counts."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        try:
-            if isinstance(byte_range, _BYTE_REQUESTS) and not _asks_for_nothing(byte_range):
-                return prototype.buffer.from_bytes(await self._get_part(key, byte_range))
+        if not isinstance(byte_range, SuffixByteRequest) or _asks_for_nothing(byte_range):
             return await super().get(key, prototype, byte_range)
+        try:
+            return await self._get_within(key, prototype, byte_range)
         except self.allowed_exceptions:
             return None
-        except Exception as error:
-            if _status(error) in _GONE:  # fsspec knows 404 alone
-                return None
-            raise
 
-    async def _get_part(self, key: str, byte_range: ByteRequest) -> bytes:
-        """As `HTTPFileSystem._cat_file` does it, but for looking at what the server says it has sent."""
-        url = self._path(key)
-        options = dict(self.fs.kwargs)
-        # Not compressed: the range would be one of the compressed bytes.
-        headers = {"Accept-Encoding": "identity", **options.pop("headers", {}), "Range": _range_header(byte_range)}
-        session = await self.fs.set_session()
-        async with session.get(self.fs.encode_url(url), headers=headers, **options) as response:
-            if response.status == 416:  # the range begins at or after the end
-                return b""
-            response.raise_for_status()
-            body: bytes = await response.read()
-        return body if response.status == 206 else body[_slice(byte_range)]
 
-    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
-        # With the options of the filesystem (headers, ssl): fsspec leaves them out when it writes.
-        options = {**self.fs.kwargs, "headers": dict(self.fs.kwargs.get("headers", {}))}
-        await self.fs._pipe_file(self._path(key), value.to_bytes(), **options)
+class _ReferencesStore(WrappedFsspecStore):
+    """The same over references, whose ranges can lead out of the part of a file that they stand for."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        if not isinstance(byte_range, _BYTE_REQUESTS) or _asks_for_nothing(byte_range):
+            return await super().get(key, prototype, byte_range)
+        try:
+            return await self._get_within(key, prototype, byte_range)
+        except self.allowed_exceptions:
+            return None
+
+    async def _info(self, key: str) -> dict[str, Any]:
+        path = self._path(key)
+        part = self.fs.references.get(path)
+        if isinstance(part, list | tuple) and len(part) == 1:  # a whole file: its own filesystem knows the size
+            protocol, _ = split_protocol(part[0])
+            return {"name": path, "type": "file", "size": await self.fs.fss[protocol]._size(part[0])}
+        return await super()._info(key)
+
+
+class _IndexedStore(WrappedFsspecStore):
+    """The same over HTTP, where listings are the links of web pages; read by way of a local cache, say."""
+
+    supports_deletes = False
 
     async def delete(self, key: str) -> None:
         # zarr deletes chunks that hold nothing but the fill value, whether they are there or not.
@@ -213,7 +242,7 @@ class _HttpWrappedFsspecStore(WrappedFsspecStore):
     async def _ls(self, folder: str) -> list[str]:
         # With the "/" of a folder's own URL: without it many servers answer with a redirection first.
         try:
-            entries = await super()._ls(f"{folder}/")
+            entries = await self.fs._ls(f"{folder}/", detail=False)
         except Exception as error:
             if _status(error) in _GONE:  # fsspec knows 404 alone
                 raise FileNotFoundError(folder) from error
@@ -229,6 +258,41 @@ class _HttpWrappedFsspecStore(WrappedFsspecStore):
             if cause is None or isinstance(cause, FileNotFoundError) or _status(cause) in _GONE:
                 raise
             raise cause from None
+
+
+class _HttpStore(_IndexedStore):
+    """The same over fsspec's HTTP filesystem itself."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        try:
+            if isinstance(byte_range, _BYTE_REQUESTS) and not _asks_for_nothing(byte_range):
+                return prototype.buffer.from_bytes(await self._get_part(key, byte_range))
+            return await super().get(key, prototype, byte_range)
+        except self.allowed_exceptions:
+            return None
+        except Exception as error:
+            if _status(error) in _GONE:  # fsspec knows 404 alone
+                return None
+            raise
+
+    async def _get_part(self, key: str, byte_range: ByteRequest) -> bytes:
+        """As `HTTPFileSystem._cat_file` does it, but for looking at what the server says it has sent."""
+        url = self._path(key)
+        options = dict(self.fs.kwargs)
+        # Not compressed: the range would be one of the compressed bytes.
+        headers = {"Accept-Encoding": "identity", **options.pop("headers", {}), "Range": _range_header(byte_range)}
+        session = await self.fs.set_session()
+        async with session.get(self.fs.encode_url(url), headers=headers, **options) as response:
+            if response.status == 416:  # the range begins at or after the end
+                return b""
+            response.raise_for_status()
+            body: bytes = await response.read()
+        return body if response.status == 206 else body[_slice(byte_range)]
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        # With the options of the filesystem (headers, ssl): fsspec leaves them out when it writes.
+        options = {**self.fs.kwargs, "headers": dict(self.fs.kwargs.get("headers", {}))}
+        await self.fs._pipe_file(self._path(key), value.to_bytes(), **options)
 
 
 def _below(folder: str, entry: str) -> str | None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from managed_store import _process  # noqa: F401 - registers the hooks for exit and fork
 from managed_store._arguments import caller, checked_exceptions, checked_timeout
-from managed_store._guarded import GuardedStore
-from managed_store._lifecycle import Drain, Statistics
+from managed_store._building import Built
+from managed_store._closable import ClosableStore
+from managed_store._lifecycle import Statistics
 from managed_store._owners import SessionOwner
 from managed_store._recipe import Recipe
-from managed_store._sessions import Session
+from managed_store._twins import recipe_of_filesystem, recipe_of_mapper, recipe_of_upath
 from managed_store.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
+    from fsspec.mapping import FSMap
+    from fsspec.spec import AbstractFileSystem
 
 __all__ = ["ManagedFSSpecStore", "ManagedStore"]
 
@@ -25,7 +26,7 @@ ALLOWED_EXCEPTIONS: tuple[type[Exception], ...] = (FileNotFoundError, IsADirecto
 """What a filesystem raises for a missing key: the same as zarr's FsspecStore takes it for."""
 
 
-class ManagedFSSpecStore(GuardedStore):
+class ManagedFSSpecStore(ClosableStore):
     """A zarr store over any fsspec URL that owns what it opens, and closes it when you leave.
 
     It wraps zarr's ``FsspecStore``. Its filesystems are private, found in no cache and shared with nobody; there is
@@ -101,12 +102,122 @@ class ManagedFSSpecStore(GuardedStore):
         allowed_exceptions: tuple[type[Exception], ...] = ALLOWED_EXCEPTIONS,
         close_timeout: float = 5.0,
     ) -> None:
-        recipe = Recipe.checked(url, storage_options)
+        self._make(Recipe.checked(url, storage_options), read_only, allowed_exceptions, close_timeout)
+
+    @classmethod
+    def from_upath(
+        cls,
+        upath: Any,
+        *,
+        read_only: bool = False,
+        allowed_exceptions: tuple[type[Exception], ...] = ALLOWED_EXCEPTIONS,
+        close_timeout: float = 5.0,
+    ) -> Self:
+        """Make a store at the place that a ``upath.UPath`` names.
+
+        The filesystem of `upath` is not asked for, so that it is not made either.
+
+        Parameters
+        ----------
+        upath : upath.UPath
+            A URL with its storage options.
+        read_only, allowed_exceptions, close_timeout
+            As for the class.
+
+        Returns
+        -------
+        ManagedFSSpecStore
+            A store with filesystems of its own.
+
+        Raises
+        ------
+        ArgumentTypeError
+            `upath` is no ``UPath``.
+        ArgumentError, MissingPackageError
+            As for the class.
+        """
+        return cls._made(recipe_of_upath(upath), read_only, allowed_exceptions, close_timeout)
+
+    @classmethod
+    def from_mapper(
+        cls,
+        fsmap: FSMap,
+        *,
+        read_only: bool = False,
+        allowed_exceptions: tuple[type[Exception], ...] = ALLOWED_EXCEPTIONS,
+        close_timeout: float = 5.0,
+    ) -> Self:
+        """Make a store over a private twin of the filesystem of a mapping, which stays untouched and usable.
+
+        Parameters
+        ----------
+        fsmap : fsspec.mapping.FSMap
+            What ``fsspec.get_mapper(url)`` returns.
+        read_only, allowed_exceptions, close_timeout
+            As for the class.
+
+        Returns
+        -------
+        ManagedFSSpecStore
+            A store with filesystems of its own.
+
+        Raises
+        ------
+        ArgumentTypeError
+            `fsmap` is no such mapping.
+        ArgumentError
+            Its filesystem cannot be made a second time, as in `from_filesystem`.
+        """
+        return cls._made(recipe_of_mapper(fsmap), read_only, allowed_exceptions, close_timeout)
+
+    @classmethod
+    def from_filesystem(
+        cls,
+        fs: AbstractFileSystem,
+        path: str,
+        *,
+        read_only: bool = False,
+        allowed_exceptions: tuple[type[Exception], ...] = ALLOWED_EXCEPTIONS,
+        close_timeout: float = 5.0,
+    ) -> Self:
+        """Make a store over a private twin of a filesystem, which stays untouched and usable.
+
+        Parameters
+        ----------
+        fs : fsspec.spec.AbstractFileSystem
+            A filesystem. The twin is made by its class from the arguments that `fs` was made from; filesystems among
+            them get twins too, and other live objects, such as a credential, are borrowed.
+        path : str
+            The root of the store in that filesystem, such as ``"bucket/data.zarr"``.
+        read_only, allowed_exceptions, close_timeout
+            As for the class.
+
+        Returns
+        -------
+        ManagedFSSpecStore
+            A store with filesystems of its own.
+
+        Raises
+        ------
+        ArgumentTypeError
+            `fs` is no filesystem, or `path` no string.
+        ArgumentError
+            `fs` cannot be made a second time: it was made from an open file, or not in the usual way.
+        """
+        return cls._made(recipe_of_filesystem(fs, path), read_only, allowed_exceptions, close_timeout)
+
+    @classmethod
+    def _made(cls, recipe: Recipe, *arguments: Any) -> Self:
+        store = cls.__new__(cls)
+        store._make(recipe, *arguments)
+        return store
+
+    def _make(self, recipe: Recipe, read_only: object, allowed_exceptions: object, close_timeout: object) -> None:
         if not isinstance(read_only, bool):
             raise ArgumentTypeError(f"read_only must be True or False; got {type(read_only).__name__}.")
-        allowed_exceptions = checked_exceptions(allowed_exceptions)
+        exceptions = checked_exceptions(allowed_exceptions)
         owner = SessionOwner(recipe, close_timeout=checked_timeout(close_timeout), made_at=caller())
-        self._become(owner, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=False)
+        self._become(owner, read_only=read_only, allowed_exceptions=exceptions, is_derived=False)
 
     def _become(
         self,
@@ -134,7 +245,7 @@ class ManagedFSSpecStore(GuardedStore):
     @property
     def path(self) -> str:
         """The root of the store as its filesystem spells it. Builds the filesystem if there is none yet."""
-        return self._open_session_at_once().path
+        return self._open_built_at_once().path
 
     @property
     def fs(self) -> AsyncFileSystem:
@@ -143,9 +254,7 @@ class ManagedFSSpecStore(GuardedStore):
         It belongs to the store, and to that loop alone: its coroutines must be awaited there. Opening it from within a
         coroutine blocks that loop while it is built; awaiting any read of the store first avoids that.
         """
-        filesystem = self._open_session_at_once().filesystem
-        assert filesystem is not None
-        return filesystem
+        return self._open_built_at_once().filesystem
 
     @property
     def allowed_exceptions(self) -> tuple[type[Exception], ...]:
@@ -182,9 +291,8 @@ class ManagedFSSpecStore(GuardedStore):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         recipe = self._sessions.recipe
-        options = dict(recipe.options)
         return _unpickled, (
-            type(self), recipe.url, options, self.read_only, self._allowed_exceptions, self.close_timeout, self.closed,
+            type(self), recipe, self.read_only, self._allowed_exceptions, self.close_timeout, self.closed,
         )  # fmt: skip
 
     def with_read_only(self, read_only: bool = False) -> Self:
@@ -214,105 +322,11 @@ class ManagedFSSpecStore(GuardedStore):
         )
         return handle
 
-    # Opening and closing
-
-    async def _open(self) -> None:
+    def _open_built_at_once(self) -> Built:
         self._refuse_if_closed()
-        await super()._open()
-
-    async def _ensure_open(self) -> None:
-        self._refuse_if_closed()
-        self._is_open = True
-
-    def close(self) -> None:
-        """Close the store, and wait until each session has been closed on its own loop.
-
-        Idempotent and safe from several threads at once. On a handle that zarr derived (``with_read_only``), closes
-        that handle alone. Called on an event loop that owns a session of the store, it cannot wait for that loop: it
-        cuts the connections off at once and leaves the rest to a task; `aclose` is the way to wait there.
-
-        Raises
-        ------
-        StoreCloseError
-            Something was still open after `close_timeout` seconds. The store is closed all the same.
-        """
-        self._close(Drain.ALL)
-
-    async def aclose(self) -> None:
-        """Close the store as `close` does, without blocking the running loop.
-
-        A cancellation does not interrupt closing; it is raised when closing has ended.
-
-        Raises
-        ------
-        StoreCloseError
-            Something was still open after `close_timeout` seconds. The store is closed all the same.
-        """
-        await self._aclose(Drain.ALL)
-
-    def _close(self, drain: Drain) -> None:
-        if self._end_handle():
-            self._sessions.close(drain)
-
-    async def _aclose(self, drain: Drain) -> None:
-        if self._end_handle():
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:  # a coroutine that was left inside its block is collected after its loop has ended
-                self._sessions.close(drain)
-            else:
-                await self._sessions.aclose(drain)
-
-    def _end_handle(self) -> bool:
-        """End this handle; return whether that ends the sessions: the store itself does, or the last of its handles."""
-        self._is_closed = True
-        self._is_open = False
-        self._sessions.handles.discard(self._lease)
-        return not self._is_derived or not self._sessions.handles
-
-    def __enter__(self) -> Self:
-        """Return the store itself."""
-        self._refuse_if_closed()
-        self._is_open = True
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the store. The exception of the body always wins: a failure to close is noted on it."""
-        try:
-            self._close(Drain.ALL if exc_value is None else Drain.WRITES)
-        except Exception as error:
-            if exc_value is None:
-                raise
-            exc_value.add_note(f"While leaving the store: {error}")
-
-    async def __aenter__(self) -> Self:
-        """Return the store itself."""
-        return self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the store. The exception of the body always wins: a failure to close is noted on it."""
-        try:
-            await self._aclose(Drain.ALL if exc_value is None else Drain.WRITES)
-        except asyncio.CancelledError:
-            if exc_value is None:
-                raise
-            exc_value.add_note("While leaving the store, its task was cancelled.")
-        except Exception as error:
-            if exc_value is None:
-                raise
-            exc_value.add_note(f"While leaving the store: {error}")
-
-    def __del__(self) -> None:
-        if self._owner is not None and not self._is_closed:
-            self._owner.release(self._lease)
-
-    def _open_session_at_once(self) -> Session:
-        self._refuse_if_closed()
-        return self._sessions.open_session_at_once()
+        built = self._sessions.open_session_at_once().built
+        assert built is not None  # the session is open
+        return built
 
 
 ManagedStore = ManagedFSSpecStore
@@ -320,15 +334,14 @@ ManagedStore = ManagedFSSpecStore
 
 def _unpickled(
     cls: type[ManagedFSSpecStore],
-    url: str,
-    options: dict[str, Any],
+    recipe: Recipe,
     read_only: bool,
     allowed_exceptions: tuple[type[Exception], ...],
     close_timeout: float,
     closed: bool,
 ) -> ManagedFSSpecStore:
     """Make an unpickled copy: a handle with sessions of its own, which end with it and are not warned of."""
-    owner = SessionOwner(Recipe(url, options), close_timeout=close_timeout, made_at=None)
+    owner = SessionOwner(recipe, close_timeout=close_timeout, made_at=None)
     store = cls.__new__(cls)
     store._become(owner, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=True)
     if closed:

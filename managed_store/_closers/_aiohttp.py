@@ -37,7 +37,7 @@ class AiohttpCloser(Closer):
 
     def sessions(self) -> Iterable[aiohttp.ClientSession]:
         """The sessions that the filesystem has opened, which may be none."""
-        session = self.filesystem._session
+        session = getattr(self.filesystem, "_session", None)  # missing while the constructor fails
         return () if session is None else (session,)
 
     async def open(self) -> None:

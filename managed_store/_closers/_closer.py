@@ -40,6 +40,10 @@ class Closer:
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         """Make the filesystem call `refuse`, which raises, where it would open a session from now on."""
 
+    def busy(self) -> bool:
+        """Whether a call is under way that can only be interrupted from below, by cutting off what it waits for."""
+        return False
+
     async def close(self) -> None:
         """Close gracefully. May raise, and may be cancelled when time is up; `force` follows then."""
 

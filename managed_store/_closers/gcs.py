@@ -34,7 +34,9 @@ class ExtendedGcsCloser(GcsCloser):
 
     def force(self) -> None:
         super().force()
-        self.filesystem._memmove_executor.shutdown(wait=False, cancel_futures=True)
+        executor = getattr(self.filesystem, "_memmove_executor", None)  # missing while the constructor fails
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def still_open(self) -> list[str]:
         channels = {

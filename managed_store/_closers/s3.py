@@ -21,7 +21,7 @@ class S3Closer(AiohttpCloser):
     def sessions(self) -> Iterable[Any]:
         creator = self._creator()
         regional = getattr(creator, "_buckets", {})
-        clients = (self.filesystem._s3, getattr(creator, "_client", None), *regional.values())
+        clients = (getattr(self.filesystem, "_s3", None), getattr(creator, "_client", None), *regional.values())
         each_once = {id(client): client for client in clients if client is not None}
         for client in each_once.values():
             yield from (client._endpoint.http_session._sessions or {}).values()

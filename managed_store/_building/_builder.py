@@ -1,0 +1,175 @@
+"""Builds the links of a chain, each by itself, from the inside out.
+
+fsspec builds a chain from the outside in, and lets each filesystem make the next: the inner ones then come from its
+instance cache, in a mode that does not fit, and nobody holds the one that loaded a file of references. Here every
+filesystem is known, and so can be closed, also where a constructor further out fails.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from fsspec.archive import AbstractArchiveFileSystem
+from fsspec.dircache import DirCache
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from fsspec.implementations.cached import CachingFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from managed_store._chain import Link, links_of
+from managed_store._closers import Layer, closer_of, retire_finalizers
+from managed_store._recipe import Recipe
+from managed_store._threaded import ThreadedFileSystem
+
+__all__ = ["Builder"]
+
+# Any of these among the options of a link says that a listings cache is wanted.
+LISTINGS_CACHE_OPTIONS = ("use_listings_cache", "listings_expiry_time", "max_paths")
+
+
+class Builder:
+    """Builds the links of one chain, and remembers what it has built, should a later one fail."""
+
+    def __init__(self) -> None:
+        self._built: list[Layer] = []
+
+    def of_recipe(self, recipe: Recipe, *, asynchronous: bool) -> tuple[Layer, str]:
+        """Build the chain of a recipe; return its outermost layer, and the path in it."""
+        if recipe.twin_of is None:
+            links = links_of(recipe.url, recipe.options)
+        else:
+            links = [Link(recipe.protocols[0], recipe.twin_of, recipe.location, dict(recipe.options))]
+        return self.of_links(links, asynchronous=asynchronous)
+
+    def of_links(self, links: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
+        """Build a chain.
+
+        Parameters
+        ----------
+        links : list of Link
+            The links, outermost first.
+        asynchronous : bool
+            Whether the outermost may be asynchronous: whether it is to be awaited, rather than called by the
+            synchronous filesystem around it. One that cannot be is built as it is.
+        """
+        link, *inner = links
+        if issubclass(link.cls, DirFileSystem | AsyncFileSystemWrapper):
+            return self._dissolved(link, inner, asynchronous=asynchronous)
+        if issubclass(link.cls, CachingFileSystem):
+            return self._cache(link, inner)
+        if issubclass(link.cls, AbstractArchiveFileSystem):
+            return self._archive(link, inner)
+        if link.cls.__name__ == "ReferenceFileSystem":
+            from managed_store._building._references import build_references
+
+            return build_references(self, link, inner, asynchronous=asynchronous)
+        return self._plain(link, inner, asynchronous=asynchronous)
+
+    def add(self, filesystem: Any, options: Mapping[str, Any], **parts: Any) -> Layer:
+        """Take over a filesystem that has just been built."""
+        retire_finalizers(filesystem)
+        if not any(options.get(name) for name in LISTINGS_CACHE_OPTIONS):
+            filesystem.dircache = DirCache(use_listings_cache=False)
+        layer = Layer(filesystem, **parts)
+        self._built.append(layer)
+        return layer
+
+    def made_asynchronous(self, layer: Layer) -> Layer:
+        """Lay threads around a filesystem that cannot be awaited."""
+        filesystem = layer.filesystem
+        if isinstance(filesystem, CachingFileSystem):
+            from managed_store._caches import read_through
+
+            threaded = ThreadedFileSystem(filesystem, functools.partial(read_through, filesystem))
+        elif filesystem.async_impl and filesystem.asynchronous:
+            return layer
+        else:
+            threaded = ThreadedFileSystem(filesystem)
+        return self.add(threaded, {}, inner=(layer,))
+
+    def target(self, link: Link, inner: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
+        """Build the filesystem that `link` is laid over; takes what says which from the options of the link."""
+        options = link.options
+        filesystem, protocol = options.pop("fs", None), options.pop("target_protocol", None)
+        target_options, location = options.pop("target_options", None) or {}, options.pop("fo", None)
+        if isinstance(filesystem, Recipe):
+            return self.of_recipe(filesystem, asynchronous=asynchronous)
+        if isinstance(filesystem, AbstractFileSystem):
+            return Layer(filesystem, borrowed=True), filesystem._strip_protocol(location or "")
+        if inner:
+            return self.of_links(inner, asynchronous=asynchronous)
+        return self.of_links(
+            links_of(location or link.location or "", {**target_options, "protocol": protocol}),
+            asynchronous=asynchronous,
+        )
+
+    def abandon(self, error: BaseException) -> None:
+        """Close what was built before `error`, that which failed in its constructor included."""
+        for filesystem in _half_built(error):
+            if all(layer.filesystem is not filesystem for layer in self._built):
+                self._built.append(Layer(filesystem))
+        for layer in reversed(self._built):
+            closer_of(layer).force()
+
+    def _dissolved(self, link: Link, inner: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
+        """A folder of another filesystem is that filesystem, with a longer path."""
+        below = link.options.pop("path", None)
+        layer, path = self.target(link, inner, asynchronous=asynchronous)
+        below = below or ("" if inner and link.location == path else link.location)
+        return layer, f"{path.rstrip('/')}/{below.lstrip('/')}" if below else path
+
+    def _cache(self, link: Link, inner: list[Link]) -> tuple[Layer, str]:
+        layer, path = self.target(link, inner, asynchronous=False)
+        release: tuple[Callable[[], None], ...] = ()
+        if link.options.get("cache_storage", "TMP") == "TMP":
+            folder = link.options["cache_storage"] = tempfile.mkdtemp(prefix="managed-store-")
+            release = (functools.partial(shutil.rmtree, folder, ignore_errors=True),)
+        cache = link.cls(fs=layer.filesystem, skip_instance_cache=True, **link.options)
+        return self.add(cache, link.options, inner=(layer,), release=release), path
+
+    def _archive(self, link: Link, inner: list[Link]) -> tuple[Layer, str]:
+        layer, path = self.target(link, inner, asynchronous=False)
+        mode = link.options.get("mode", "r")
+        file = layer.filesystem.open(path, {"a": "r+b"}.get(mode, f"{mode}b"))
+        try:
+            archive = link.cls(fo=file, skip_instance_cache=True, **link.options)
+        except BaseException:
+            file.close()
+            raise
+        return self.add(archive, link.options, inner=(layer,), release=(file.close,)), link.location
+
+    def _plain(self, link: Link, inner: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
+        options = {**link.options, **_nested(inner)}
+        if issubclass(link.cls, LocalFileSystem):
+            # A write to a zarr store makes the folders it needs; fsspec's local filesystem does not by default.
+            options.setdefault("auto_mkdir", True)
+        for sessions in ("client_kwargs", "session_kwargs"):  # fsspec's name and gcsfs's for the options of a session
+            if isinstance(level := options.get(sessions), dict) and "connector" in level:
+                # The user's own connector is borrowed; aiohttp would close it with the session.
+                options[sessions] = {"connector_owner": False, **level}
+        if link.cls.async_impl:
+            options["asynchronous"] = asynchronous
+        return self.add(link.cls(skip_instance_cache=True, **options), link.options), link.location
+
+
+def _nested(inner: list[Link]) -> dict[str, Any]:
+    """The options by which a filesystem that this package does not know makes the one that it is laid over."""
+    if not inner:
+        return {}
+    link, *further = inner
+    options = {**link.options, **_nested(further), "skip_instance_cache": True}
+    return {"target_protocol": link.protocol, "target_options": options, "fo": link.location}
+
+
+def _half_built(error: BaseException) -> Iterator[AbstractFileSystem]:
+    """The filesystems whose constructors were under way when `error` was raised."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        candidate = frame.f_locals.get("self")
+        if frame.f_code.co_name == "__init__" and isinstance(candidate, AbstractFileSystem):
+            yield candidate

@@ -1,0 +1,39 @@
+"""fsspec's SFTP filesystem holds paramiko's SSH client and the SFTP channel that it opened: a socket and a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from managed_store._closers._blocking import BlockingCloser
+
+__all__ = ["SftpCloser"]
+
+
+class SftpCloser(BlockingCloser):
+    """Closes the channel and the client of ``fsspec.implementations.sftp.SFTPFileSystem``."""
+
+    def let_go(self) -> None:
+        for name in ("ftp", "client"):
+            part = getattr(self.filesystem, name, None)  # missing while the constructor fails
+            if part is not None:
+                part.close()
+
+    def sockets(self) -> Iterable[Any]:
+        transport = self._transport()
+        if transport is not None and transport.sock.fileno() != -1:
+            yield transport.sock
+
+    def still_open(self) -> list[str]:
+        transport = self._transport()
+        ended = transport is None or not (transport.is_alive() or any(self.sockets()))
+        return [] if ended else ["SSH connection"]
+
+    def _transport(self) -> Any:
+        client = getattr(self.filesystem, "client", None)
+        transport = None if client is None else client.get_transport()
+        if transport is not None:
+            self._known = transport  # the client forgets it when it is closed
+        return getattr(self, "_known", None)
+
+    _known: Any

@@ -1,0 +1,122 @@
+"""A synchronous filesystem as an asynchronous one: its calls run in threads of its own, as many at a time as it bears.
+
+fsspec's `AsyncFileSystemWrapper` does nearly that. What it lacks: it lets go of a connection when a caller is
+cancelled, although the thread still uses it, so that two requests meet on one FTP connection; its threads are those of
+the loop's default executor; and it passes on a suffix range, which many synchronous filesystems get wrong.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fsspec.asyn import AsyncFileSystem
+
+from managed_store._threads import Workers
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+__all__ = ["ThreadedFileSystem"]
+
+# Filesystems that bear several requests at a time, by qualified name of their class, and how many. All others get one:
+# ftp and sftp have one connection, archives one file position, and of what is not known nobody can say.
+_REQUESTS_AT_A_TIME = {
+    "fsspec.implementations.cached.SimpleCacheFileSystem": 8,
+    "fsspec.implementations.http.HTTPFileSystem": 8,
+    "fsspec.implementations.local.LocalFileSystem": 8,
+    "fsspec.implementations.memory.MemoryFileSystem": 8,
+    "gcsfs.core.GCSFileSystem": 8,
+    "s3fs.core.S3FileSystem": 8,
+    "adlfs.spec.AzureBlobFileSystem": 8,
+}
+
+
+class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """The asynchronous face of a synchronous filesystem.
+
+    Parameters
+    ----------
+    sync_fs : fsspec.spec.AbstractFileSystem
+        The filesystem whose methods become coroutines.
+    read_file : callable, optional
+        How a file, or a part of it, is read: ``read_file(path, start, end)``. The default is `read_part`.
+    """
+
+    cachable = False
+
+    def __init__(
+        self,
+        sync_fs: AbstractFileSystem,
+        read_file: Callable[[str, int | None, int | None], bytes] | None = None,
+    ) -> None:
+        super().__init__(asynchronous=True)
+        self.sync_fs: Any = sync_fs
+        self.protocol = sync_fs.protocol
+        self.root_marker = sync_fs.root_marker
+        self.workers = Workers(_requests_at_a_time(sync_fs))
+        self._read_file = read_file or functools.partial(read_part, sync_fs)
+        for name in dir(type(sync_fs)):
+            method = getattr(type(sync_fs), name)
+            if not name.startswith("_") and inspect.isfunction(method) and not inspect.isgeneratorfunction(method):
+                self._adopt(name)
+        for name in ("_strip_protocol", "_parent", "unstrip_protocol"):
+            setattr(self, name, getattr(sync_fs, name))
+
+    def _adopt(self, name: str) -> None:
+        """Give the method `name` of the synchronous filesystem a twin that is awaited."""
+        if name in ("open", "cat_file"):
+            return
+
+        @functools.wraps(getattr(type(self.sync_fs), name))
+        async def twin(*args: Any, **kwargs: Any) -> Any:
+            return await self._run(lambda: getattr(self.sync_fs, name)(*args, **kwargs))
+
+        setattr(self, f"_{name}", twin)
+
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        data: bytes = await self._run(lambda: self._read_file(path, start, end))
+        return data
+
+    async def _run(self, call: Callable[[], Any]) -> Any:
+        return await self.workers.run(lambda: _honest(call))
+
+
+def read_part(filesystem: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    """Read a part of a file by its positions, as a slice of its bytes.
+
+    A position from the end is counted from what the opened file says of its own size: the filesystems' `cat_file`
+    fails there (sftp), or answers with other bytes (ftp).
+    """
+    if start is None or start >= 0:
+        data: bytes = filesystem.cat_file(path, start, end)
+        return data
+    with filesystem.open(path, "rb") as file:
+        size = getattr(file, "size", None)
+        size = file.seek(0, io.SEEK_END) if size is None else size
+        file.seek(max(0, size + start))
+        tail: bytes = file.read()
+    return tail
+
+
+def _honest(call: Callable[[], Any]) -> Any:
+    """Make a call; where a failure is reported as a missing file, raise the failure."""
+    try:
+        return call()
+    except FileNotFoundError as error:
+        cause = error.__cause__  # the look-up that found nothing, or else what really failed
+        missing = isinstance(cause, FileNotFoundError | LookupError) or getattr(cause, "status", None) in (404, 410)
+        if cause is None or missing:
+            raise
+        raise cause from None
+
+
+def _requests_at_a_time(filesystem: AbstractFileSystem) -> int:
+    for cls in type(filesystem).__mro__:
+        limit = _REQUESTS_AT_A_TIME.get(f"{cls.__module__}.{cls.__qualname__}")
+        if limit is not None:
+            return limit
+    return 1

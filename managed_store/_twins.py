@@ -1,0 +1,95 @@
+"""The recipe of a filesystem that somebody else has made: for a private twin, which leaves theirs alone."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any
+
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from fsspec.mapping import FSMap
+from fsspec.spec import AbstractFileSystem
+
+from managed_store._chain import DECIDED_HERE
+from managed_store._recipe import Recipe, checked_options
+from managed_store._threaded import ThreadedFileSystem
+from managed_store.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["recipe_of_filesystem", "recipe_of_mapper", "recipe_of_upath"]
+
+
+def recipe_of_filesystem(filesystem: object, path: object) -> Recipe:
+    """The recipe of a twin of `filesystem`, for a store at `path` in it.
+
+    fsspec notes on each filesystem the class, the positional arguments and the options that it was made from.
+
+    Raises
+    ------
+    ArgumentTypeError
+        `filesystem` is no fsspec filesystem, or `path` no string.
+    ArgumentError
+        The filesystem cannot be made a second time from what it was made from.
+    """
+    if not isinstance(filesystem, AbstractFileSystem):
+        raise ArgumentTypeError(
+            f"filesystem must be an fsspec filesystem, such as fsspec.filesystem('https'); "
+            f"got {type(filesystem).__name__}."
+        )
+    if not isinstance(path, str):
+        raise ArgumentTypeError(f"path must be a string, such as 'bucket/data.zarr'; got {type(path).__name__}.")
+    if isinstance(filesystem, AsyncFileSystemWrapper | ThreadedFileSystem):
+        return recipe_of_filesystem(filesystem.sync_fs, path)
+    cls = type(filesystem)
+    protocol = cls.protocol if isinstance(cls.protocol, str) else cls.protocol[0]
+    options = {name: _twin(cls, name, value) for name, value in _options_of(filesystem).items()}
+    location = filesystem._strip_protocol(path)
+    url = location if "://" in location else f"{protocol}://{location}"
+    return Recipe(url, checked_options(options), twin_of=cls, location=location)
+
+
+def recipe_of_mapper(mapper: object) -> Recipe:
+    """The recipe of a twin of a mapping that ``fsspec.get_mapper`` has made."""
+    if not isinstance(mapper, FSMap):
+        raise ArgumentTypeError(f"fsmap must be what fsspec.get_mapper(url) returns; got {type(mapper).__name__}.")
+    return recipe_of_filesystem(mapper.fs, mapper.root)
+
+
+def recipe_of_upath(upath: Any) -> Recipe:
+    """The recipe of the place that a ``upath.UPath`` names. Its own filesystem is not asked for."""
+    if not isinstance(upath, os.PathLike) and not hasattr(upath, "storage_options"):
+        raise ArgumentTypeError(
+            f"upath must be a UPath, such as UPath('gs://bucket/data.zarr', token='anon'); got {type(upath).__name__}."
+        )
+    return Recipe.checked(str(upath), dict(getattr(upath, "storage_options", {})))
+
+
+def _options_of(filesystem: Any) -> dict[str, Any]:
+    cls = type(filesystem)
+    if not hasattr(filesystem, "storage_options"):
+        raise ArgumentError(
+            f"filesystem of type {cls.__name__} was not made in the usual way, and holds no options to make another "
+            f"from. Give ManagedStore the URL and the storage_options."
+        )
+    names = [
+        name for name, each in inspect.signature(cls.__init__).parameters.items() if each.kind < each.VAR_POSITIONAL
+    ]
+    options = {**dict(zip(names[1:], filesystem.storage_args, strict=False)), **filesystem.storage_options}
+    if len(filesystem.storage_args) > len(names[1:]):
+        raise ArgumentError(
+            f"filesystem of type {cls.__name__} was made from positional arguments that have no names. Give "
+            f"ManagedStore the URL and the storage_options."
+        )
+    return {name: value for name, value in options.items() if name not in DECIDED_HERE}
+
+
+def _twin(cls: type, name: str, value: Any) -> Any:
+    if isinstance(value, AbstractFileSystem):
+        return recipe_of_filesystem(value, "")
+    if isinstance(value, dict):
+        return {key: _twin(cls, name, each) for key, each in value.items()}
+    if hasattr(value, "read") and hasattr(value, "seek"):
+        raise ArgumentError(
+            f"filesystem of type {cls.__name__} was made from an open file, its option {name!r}, which can only be "
+            f"read once at a time. Give ManagedStore a URL instead, such as 'zip::https://host/data.zip'."
+        )
+    return value
