@@ -46,4 +46,3 @@ def _loops_of(value: Any) -> Iterator[asyncio.AbstractEventLoop]:
     for each in held_by([value], lambda held: isinstance(held, aiohttp.ClientSession | aiohttp.BaseConnector)):
         if (loop := getattr(each, "_loop", None)) is not None:
             yield loop
-

@@ -11,14 +11,13 @@ import functools
 import inspect
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
+from managed_store._failures import honest, honest_about
 from managed_store._threads import Workers
-
-if TYPE_CHECKING:
-    from fsspec.spec import AbstractFileSystem
 
 __all__ = ["ThreadedFileSystem"]
 
@@ -57,7 +56,10 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
         self.sync_fs: Any = sync_fs
         self.protocol = sync_fs.protocol
         self.root_marker = sync_fs.root_marker
-        self.workers = Workers(_requests_at_a_time(sync_fs))
+        known = _requests_at_a_time(sync_fs)
+        self.workers = Workers(known or 1)
+        # A zarr store has no folders; of what is known here, only the local filesystem has, and makes them itself.
+        self._needs_folders = known is None
         self._read_file = read_file or functools.partial(read_part, sync_fs)
         for name in dir(type(sync_fs)):
             method = getattr(type(sync_fs), name)
@@ -68,7 +70,7 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
 
     def _adopt(self, name: str) -> None:
         """Give the method `name` of the synchronous filesystem a twin that is awaited."""
-        if name in ("open", "cat_file"):
+        if name in ("open", "cat_file", "pipe_file"):
             return
 
         @functools.wraps(getattr(type(self.sync_fs), name))
@@ -78,11 +80,22 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
         setattr(self, f"_{name}", twin)
 
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        data: bytes = await self._run(lambda: self._read_file(path, start, end))
-        return data
+        def read() -> bytes:
+            return honest_about(path, lambda: self._read_file(path, start, end), info=self.sync_fs.info)
+
+        return await self.workers.run(read)
+
+    async def _pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
+        def write() -> None:
+            folder = self.sync_fs._parent(path)
+            if self._needs_folders and not self.sync_fs.isdir(folder):
+                self.sync_fs.makedirs(folder, exist_ok=True)
+            write_file(self.sync_fs, path, value, **kwargs)
+
+        await self._run(write)
 
     async def _run(self, call: Callable[[], Any]) -> Any:
-        return await self.workers.run(lambda: _honest(call))
+        return await self.workers.run(lambda: honest(call))
 
 
 def read_part(filesystem: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -102,21 +115,24 @@ def read_part(filesystem: Any, path: str, start: int | None = None, end: int | N
     return tail
 
 
-def _honest(call: Callable[[], Any]) -> Any:
-    """Make a call; where a failure is reported as a missing file, raise the failure."""
+def write_file(filesystem: Any, path: str, value: bytes, **kwargs: Any) -> None:
+    """Write a whole file; one whose upload fails is given up, and not uploaded once more when it is collected."""
+    if type(filesystem).pipe_file is not AbstractFileSystem.pipe_file:
+        filesystem.pipe_file(path, value, **kwargs)
+        return
+    file = filesystem.open(path, "wb")
     try:
-        return call()
-    except FileNotFoundError as error:
-        cause = error.__cause__  # the look-up that found nothing, or else what really failed
-        missing = isinstance(cause, FileNotFoundError | LookupError) or getattr(cause, "status", None) in (404, 410)
-        if cause is None or missing:
-            raise
-        raise cause from None
+        file.write(value)
+        file.close()
+    except BaseException:
+        if isinstance(file, AbstractBufferedFile):
+            file.closed = True
+        raise
 
 
-def _requests_at_a_time(filesystem: AbstractFileSystem) -> int:
+def _requests_at_a_time(filesystem: AbstractFileSystem) -> int | None:
     for cls in type(filesystem).__mro__:
         limit = _REQUESTS_AT_A_TIME.get(f"{cls.__module__}.{cls.__qualname__}")
         if limit is not None:
             return limit
-    return 1
+    return None

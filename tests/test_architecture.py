@@ -24,7 +24,7 @@ FLOORS = [
     {"_building", "_wrapped", "_requests", "_arguments", "_twins"},
     {"_recipe", "_caches"},
     {"_chain", "_threaded", "_closers", "_borrowed"},
-    {"_lifecycle", "_zarr_loop", "_threads", "_awaiting", "_redaction", "_search"},
+    {"_lifecycle", "_zarr_loop", "_threads", "_awaiting", "_redaction", "_search", "_failures"},
     {"errors"},
 ]
 

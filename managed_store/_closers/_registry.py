@@ -35,6 +35,7 @@ _OWN: dict[str, tuple[str, str]] = {
     "fsspec.implementations.memory.MemoryFileSystem": ("_closer", "Closer"),
     "fsspec.implementations.reference.ReferenceFileSystem": ("_closer", "Closer"),
     "fsspec.implementations.sftp.SFTPFileSystem": ("sftp", "SftpCloser"),
+    "fsspec.implementations.smb.SMBFileSystem": ("smb", "SmbCloser"),
     "fsspec.implementations.webhdfs.WebHDFS": ("requests", "RequestsCloser"),
     "gcsfs.core.GCSFileSystem": ("gcs", "GcsCloser"),
     "gcsfs.extended_gcsfs.ExtendedGcsFileSystem": ("gcs", "ExtendedGcsCloser"),

@@ -9,20 +9,34 @@ from managed_store._closers._blocking import BlockingCloser
 
 __all__ = ["SftpCloser"]
 
+# Seconds for paramiko's thread to end after its connection has; then `still_open` names it.
+_TO_END = 1.0
+
 
 class SftpCloser(BlockingCloser):
     """Closes the channel and the client of ``fsspec.implementations.sftp.SFTPFileSystem``."""
 
+    _known_transport: Any = None
+
     def let_go(self) -> None:
+        transport = self._transport()
         for name in ("ftp", "client"):
             part = getattr(self.filesystem, name, None)  # missing while the constructor fails
             if part is not None:
                 part.close()
+        if transport is not None:
+            transport.join(_TO_END)
 
     def sockets(self) -> Iterable[Any]:
         transport = self._transport()
         if transport is not None and transport.sock.fileno() != -1:
             yield transport.sock
+
+    def force(self) -> None:
+        super().force()
+        transport = self._transport()
+        if transport is not None:
+            transport.active = False  # its thread ends, instead of complaining about the socket
 
     def still_open(self) -> list[str]:
         transport = self._transport()
@@ -32,8 +46,5 @@ class SftpCloser(BlockingCloser):
     def _transport(self) -> Any:
         client = getattr(self.filesystem, "client", None)
         transport = None if client is None else client.get_transport()
-        if transport is not None:
-            self._known = transport  # the client forgets it when it is closed
-        return getattr(self, "_known", None)
-
-    _known: Any
+        self._known_transport = transport or self._known_transport  # the client forgets it when it is closed
+        return self._known_transport

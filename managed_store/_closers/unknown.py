@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
+import operator
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,6 +14,7 @@ import aiohttp
 
 from managed_store._closers._aiohttp import AiohttpCloser
 from managed_store._closers._closer import Closer
+from managed_store._closers.requests import close_session
 from managed_store._search import held_by
 from managed_store._threads import in_helper_thread
 
@@ -22,18 +25,17 @@ __all__ = ["UnknownCloser"]
 
 _logger = logging.getLogger("managed_store")
 
-# Clients of well-known packages, by the qualified name of their class, and the method that closes each.
-_KNOWN_CLIENTS = {
-    "concurrent.futures.thread.ThreadPoolExecutor": "shutdown",
-    "ftplib.FTP": "close",
-    "http.client.HTTPConnection": "close",
-    "httpx.AsyncClient": "aclose",
-    "httpx.Client": "close",
-    "paramiko.client.SSHClient": "close",
-    "requests.sessions.Session": "close",
-    "smtplib.SMTP": "close",
-    "socket.socket": "close",
-    "urllib3.poolmanager.PoolManager": "clear",
+# Clients of well-known packages, by the qualified name of their class, and how each is closed.
+_KNOWN_CLIENTS: dict[str, Callable[[Any], Any]] = {
+    "concurrent.futures.thread.ThreadPoolExecutor": operator.methodcaller("shutdown"),
+    "ftplib.FTP": operator.methodcaller("close"),
+    "http.client.HTTPConnection": operator.methodcaller("close"),
+    "httpx.AsyncClient": operator.methodcaller("aclose"),
+    "httpx.Client": operator.methodcaller("close"),
+    "paramiko.client.SSHClient": operator.methodcaller("close"),
+    "requests.sessions.Session": close_session,
+    "socket.socket": operator.methodcaller("close"),
+    "urllib3.poolmanager.PoolManager": operator.methodcaller("clear"),
 }
 
 
@@ -81,7 +83,7 @@ class UnknownCloser(AiohttpCloser):
             if callable(getattr(cls, name, None)):
                 await _attempted(getattr(holder, name), failures)
         for client in clients:
-            await _attempted(getattr(client, _closing_method(client)), failures)
+            await _attempted(functools.partial(_way_to_close(client), client), failures)
         for closer in self._inner.values():
             await _attempted(closer.close, failures)
         await super().close()
@@ -96,9 +98,9 @@ class UnknownCloser(AiohttpCloser):
             try:
                 if isinstance(client, socket.socket):
                     client.shutdown(socket.SHUT_RDWR)
-                closing = getattr(client, _closing_method(client))
-                if not inspect.iscoroutinefunction(closing):
-                    closing()
+                closing = _way_to_close(client)(client)
+                if inspect.iscoroutine(closing):
+                    closing.close()  # cannot be awaited here
             except Exception:  # `still_open` says what that leaves
                 _logger.debug("%s could not be cut off.", type(client).__name__, exc_info=True)
 
@@ -108,7 +110,7 @@ class UnknownCloser(AiohttpCloser):
         return [*super().still_open(), *("socket" for _ in sockets), *inner]
 
     def _clients(self) -> Iterator[Any]:
-        return self._found(lambda value: _closing_method(value) != "")
+        return self._found(lambda value: _way_to_close(value) is not None)
 
     def _found(self, wanted: Callable[[Any], bool]) -> Iterator[Any]:
         return held_by(self.filesystem, wanted, borrowed=[*self._borrowed(), *self._filesystems()])
@@ -136,21 +138,17 @@ def _is_shared(filesystem: Any) -> bool:
     return any(each is filesystem for each in type(filesystem)._cache.values())
 
 
-def _closing_method(value: Any) -> str:
-    """The method that closes a client that is known, else an empty string."""
-    for cls in type(value).__mro__:
-        method = _KNOWN_CLIENTS.get(f"{cls.__module__}.{cls.__qualname__}")
-        if method is not None:
-            return method
-    return ""
+def _way_to_close(value: Any) -> Any:
+    """How a client that is known is closed, or None."""
+    names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__)
+    return next((_KNOWN_CLIENTS[name] for name in names if name in _KNOWN_CLIENTS), None)
 
 
 async def _attempted(closing: Callable[[], Any], failures: list[Exception]) -> None:
-    """Call what closes something, in a thread if it may block, and await what it returns."""
+    """Call what closes something, in a thread because it may block, and await what it returns, if that is awaited."""
     try:
-        if inspect.iscoroutinefunction(closing):
-            await closing()
-        else:
-            await in_helper_thread(closing)
+        answer = await in_helper_thread(closing)
+        if inspect.isawaitable(answer):
+            await answer
     except Exception as error:
         failures.append(error)

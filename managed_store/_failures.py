@@ -1,0 +1,74 @@
+"""Telling a missing file from a failure: synchronous filesystems report each as the other.
+
+Seen: fsspec's HTTP filesystem says "file not found" of every failure, with the real one as the cause, and its FTP
+filesystem of every answer that is no transfer; smb and webdav have errors of their own for a missing file.
+"""
+
+from __future__ import annotations
+
+import errno
+import ftplib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["honest", "honest_about"]
+
+T = TypeVar("T")
+
+
+def honest(call: Callable[[], T]) -> T:
+    """Make a call. A missing file raises FileNotFoundError, and nothing else does."""
+    try:
+        return call()
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        if cause is not None and _is_failure(cause):
+            raise cause from None
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise FileNotFoundError(*error.args) from error
+        raise
+
+
+def honest_about(path: str, call: Callable[[], T], *, info: Callable[[str], Any]) -> T:
+    """Make a call that reads or writes a file; where its failure is of no known kind, look whether the file is there.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    call : callable
+        The call.
+    info : callable
+        The filesystem's `info`: raises FileNotFoundError if there is no such file.
+    """
+    try:
+        return honest(call)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ConnectionError, TimeoutError, EOFError):
+        raise
+    except Exception as error:
+        if _is_missing(path, info):
+            raise FileNotFoundError(path) from error
+        raise
+
+
+def _is_missing(path: str, info: Callable[[str], Any]) -> bool:
+    try:
+        honest(lambda: info(path))
+    except FileNotFoundError:
+        return True
+    except Exception:  # the error that led here says more
+        return False
+    return False
+
+
+def _is_failure(cause: BaseException) -> bool:
+    """Whether the cause of a FileNotFoundError is something else than a look-up that found nothing."""
+    if getattr(cause, "status", None) in (404, 410):
+        return False
+    if isinstance(cause, OSError):
+        return cause.errno != errno.ENOENT
+    if isinstance(cause, EOFError | RuntimeError | ftplib.Error):
+        return True
+    return type(cause).__module__.partition(".")[0] == "aiohttp"
