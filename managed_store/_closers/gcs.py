@@ -1,10 +1,17 @@
-"""gcsfs holds an aiohttp session; its extended filesystem also gRPC channels, pooled downloaders and threads."""
+"""gcsfs holds an aiohttp session; its extended filesystem also gRPC channels, pooled downloaders and threads.
+
+The one place that touches private names of grpc, to close a channel without awaiting.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import contextlib
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from managed_store._closers._aiohttp import AiohttpCloser
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
 
 __all__ = ["ExtendedGcsCloser", "GcsCloser"]
 
@@ -24,7 +31,21 @@ class ExtendedGcsCloser(GcsCloser):
 
     openers: ClassVar[tuple[str, ...]] = ("_set_session", "_get_grpc_client", "_get_control_plane_client")
 
+    def __init__(self, filesystem: AbstractFileSystem) -> None:
+        super().__init__(filesystem)
+        self._channels: dict[str, Any] = {}
+
+    def notice(self) -> None:
+        super().notice()
+        # Any of them is missing while the constructor fails.
+        data, control = (getattr(self.filesystem, name, None) for name in ("_grpc_client", "_storage_control_client"))
+        if data is not None:
+            self._channels["gRPC client"] = data.grpc_client.transport.grpc_channel
+        if control is not None:
+            self._channels["storage-control channel"] = control.transport.grpc_channel
+
     async def close(self) -> None:
+        self.notice()
         try:
             await self.filesystem._close_resources()
         finally:
@@ -34,13 +55,23 @@ class ExtendedGcsCloser(GcsCloser):
 
     def force(self) -> None:
         super().force()
-        executor = getattr(self.filesystem, "_memmove_executor", None)  # missing while the constructor fails
+        self.notice()
+        for channel in self._channels.values():
+            for call in tuple(channel._active_calls):
+                with contextlib.suppress(RuntimeError):  # its loop is closed
+                    call.cancel()
+            channel._channel.close()
+        pool = getattr(self.filesystem, "_mrd_pool_cache", None)
+        if pool is not None:
+            pool._closed = True
+        executor = getattr(self.filesystem, "_memmove_executor", None)
         if executor is not None:
             executor.shutdown(wait=False, cancel_futures=True)
 
     def still_open(self) -> list[str]:
-        channels = {
-            "gRPC client": self.filesystem._grpc_client,
-            "storage-control channel": self.filesystem._storage_control_client,
-        }
-        return [*super().still_open(), *(name for name, channel in channels.items() if channel is not None)]
+        return [*super().still_open(), *(name for name, channel in self._channels.items() if not _is_closed(channel))]
+
+
+def _is_closed(channel: Any) -> bool:
+    closed: bool = channel._channel.closed()
+    return closed
