@@ -7,6 +7,7 @@ thread or process has not finished, is found in the cache and taken for the whol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -18,18 +19,46 @@ from fsspec.utils import infer_compression
 
 from managed_store._threaded import read_part
 
-__all__ = ["fetch", "read_through"]
+__all__ = ["ReadThrough", "fetch", "forget"]
 
 
-def read_through(cache: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Read a part of a file by way of its copy in the cache."""
-    if isinstance(cache, WholeFileCacheFileSystem):
+class ReadThrough:
+    """Reads files by way of their copies in a cache; told of a write, it takes the next copy from the source.
+
+    Parameters
+    ----------
+    cache : fsspec.implementations.cached.CachingFileSystem
+        The cache.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+        self._stale: set[str] = set()
+
+    def __call__(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Read a part of a file."""
+        cache = self._cache
+        path = cache._strip_protocol(path)
+        if path in self._stale:
+            self._stale.discard(path)  # before the copy goes: a write that comes now marks it again
+            forget(cache, path)
+        if not isinstance(cache, WholeFileCacheFileSystem):
+            return read_part(cache, path, start, end)
         with open(fetch(cache, path), "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            first, last, _ = slice(start, end).indices(size)
+            first, last, _ = slice(start, end).indices(file.seek(0, os.SEEK_END))
             file.seek(first)
             return file.read(max(0, last - first))
-    return read_part(cache, path, start, end)
+
+    def mark_stale(self, path: str) -> None:
+        """Note that a file was written or deleted. From any thread."""
+        self._stale.add(self._cache._strip_protocol(path))
+
+
+def forget(cache: Any, path: str) -> None:
+    """Remove the copy of a file from the cache, should there be one."""
+    cache._metadata.pop_file(path)  # fsspec's `pop_from_cache` does not know the copies of simplecache
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(cache.storage[-1], cache._mapper(path)))
 
 
 def fetch(cache: Any, path: str) -> str:

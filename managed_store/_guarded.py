@@ -168,7 +168,7 @@ class GuardedStore(Store):
         # docstring inherited
         if not isinstance(value, Buffer):
             raise TypeError(f"ManagedStore.set(): `value` must be a Buffer instance. Got an instance of {type(value)}.")
-        await self._write(lambda wrapped: wrapped.set(key, value))
+        await self._write(lambda wrapped: wrapped.set(key, value), [key])
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         self._refuse_if_closed()
@@ -177,25 +177,36 @@ class GuardedStore(Store):
 
     async def delete(self, key: str) -> None:
         # docstring inherited
-        await self._write(lambda wrapped: wrapped.delete(key))
+        await self._write(lambda wrapped: wrapped.delete(key), [key])
 
     async def delete_dir(self, prefix: str) -> None:
         # docstring inherited
-        await self._write(lambda wrapped: wrapped.delete_dir(prefix))
+        await self._write(lambda wrapped: wrapped.delete_dir(prefix), await self._cached_keys(prefix))
 
     async def clear(self) -> None:
         # docstring inherited
-        await self._write(lambda wrapped: wrapped.clear())
+        await self._write(lambda wrapped: wrapped.clear(), await self._cached_keys(""))
 
     async def set_partial_values(self, key_start_values: Iterable[tuple[str, int, bytes]]) -> None:
         """Raise NotImplementedError: no zarr store writes a part of a value. Abstract in zarr 3.1.0, gone since."""
         raise NotImplementedError("a part of a value cannot be written; write the whole value with set().")
 
-    async def _write(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, None]]) -> None:
+    async def _write(
+        self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, None]], keys: Sequence[str]
+    ) -> None:
         self._refuse_if_closed()
         self._check_writable()
         session = await self._session()
         try:
             await session.run(True, operation, session.wrapped(self._allowed_exceptions))
         finally:
-            self._sessions.wrote()  # also after a failure: nobody knows how far it came
+            self._sessions.wrote(keys)  # also after a failure: nobody knows how far it came
+
+    async def _cached_keys(self, prefix: str) -> Sequence[str]:
+        """The keys below `prefix` that a local cache may hold copies of."""
+        self._refuse_if_closed()
+        self._check_writable()
+        if not self._sessions.recipe.caches_files:
+            return ()
+        folder = prefix.strip("/")
+        return [key async for key in self.list_prefix(f"{folder}/" if folder else "")]

@@ -12,6 +12,7 @@ import asyncio
 import concurrent.futures
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from managed_store._lifecycle import Drain, State, Statistics
@@ -61,7 +62,7 @@ class SessionOwner:
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._warn_of = [] if made_at is None else [made_at]
         self._opened = self._closed = self._forced = 0
-        self._caches_listings = recipe.wants_listings_cache
+        self._caches_listings, self._caches_files = recipe.wants_listings_cache, recipe.caches_files
         self.writes = 0
 
     @property
@@ -102,12 +103,13 @@ class SessionOwner:
         loop = _running_loop()
         return run_on_zarr_loop(self.open_session()) if loop is None else self.session(loop).open_at_once()
 
-    def wrote(self) -> None:
-        """Make a write or delete visible to every session at once, if the user has asked for caches of listings."""
+    def wrote(self, keys: Sequence[str]) -> None:
+        """Make a write or delete of `keys` visible to every session at once, if the user has asked for caches."""
         self.writes += 1
-        if self._caches_listings:
-            for session in tuple(self._sessions.values()):
+        for session in tuple(self._sessions.values()) if self._caches_listings or self._caches_files else ():
+            if self._caches_listings:
                 session.forget_listings()
+            session.forget_files(keys)
 
     def listed(self, session: Session, *, writes_before: int) -> None:
         """Drop what a listing has put into a cache, if something was written while it was under way."""

@@ -28,6 +28,8 @@ _EXTRAS = {"s3fs": "s3", "adlfs": "azure"}
 # What a filesystem of a managed store is always built with. A user may say the same, not the opposite.
 _ALWAYS = {"asynchronous": True, "skip_instance_cache": True}
 
+_FILE_CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
+
 # Any of these among the user's options says that a listings cache is wanted.
 _LISTINGS_CACHE_OPTIONS = ("use_listings_cache", "listings_expiry_time", "max_paths")
 
@@ -99,6 +101,11 @@ class Recipe:
     def protocols(self) -> list[str]:
         """The protocols of the URL, outermost first; ``"file"`` for a plain path."""
         return protocols_of(self.url)
+
+    @property
+    def caches_files(self) -> bool:
+        """Whether what is read is kept in a local cache, which a write must be told of."""
+        return self.protocols[0] in _FILE_CACHES
 
     @property
     def wants_listings_cache(self) -> bool:

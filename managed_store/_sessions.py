@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from managed_store._awaiting import finished, retrieve, run_to_first_pause
 from managed_store._borrowed import check_loops
 from managed_store._building import Built, build
+from managed_store._caches import ReadThrough
 from managed_store._closers import Closer, closer_of, retire_finalizers
 from managed_store._lifecycle import Drain, State
 from managed_store._recipe import Recipe
@@ -198,6 +199,13 @@ class Session:
         if self.built is not None:
             for each in self.built.layer.filesystems():
                 each.invalidate_cache()
+
+    def forget_files(self, keys: Sequence[str]) -> None:
+        """Read `keys` from the server again, should a local cache hold them. From any thread, as above."""
+        reader = getattr(self.built.filesystem, "read_file", None) if self.built is not None else None
+        if self.built is not None and isinstance(reader, ReadThrough):
+            for key in keys:
+                reader.mark_stale(f"{self.built.path.rstrip('/')}/{key}")
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise closed_error(self._recipe)

@@ -24,7 +24,6 @@ __all__ = ["ThreadedFileSystem"]
 # Filesystems that bear several requests at a time, by qualified name of their class, and how many. All others get one:
 # ftp and sftp have one connection, archives one file position, and of what is not known nobody can say.
 _REQUESTS_AT_A_TIME = {
-    "fsspec.implementations.cached.SimpleCacheFileSystem": 8,
     "fsspec.implementations.http.HTTPFileSystem": 8,
     "fsspec.implementations.local.LocalFileSystem": 8,
     "fsspec.implementations.memory.MemoryFileSystem": 8,
@@ -42,7 +41,21 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
     sync_fs : fsspec.spec.AbstractFileSystem
         The filesystem whose methods become coroutines.
     read_file : callable, optional
-        How a file, or a part of it, is read: ``read_file(path, start, end)``. The default is `read_part`.
+        How a file, or a part of it, is read: ``read_file(path, start, end)``, by way of a cache, say. The default is
+        `read_part`.
+    limit : int, optional
+        How many requests may be under way at a time. The default is what the filesystem is known to bear, else one.
+
+    Attributes
+    ----------
+    sync_fs : fsspec.spec.AbstractFileSystem
+        As given.
+    read_file : callable
+        As given.
+    kwargs : dict
+        The options that go with each request, of a filesystem that has such (HTTP).
+    workers : Workers
+        The threads.
     """
 
     cachable = False
@@ -51,16 +64,19 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
         self,
         sync_fs: AbstractFileSystem,
         read_file: Callable[[str, int | None, int | None], bytes] | None = None,
+        *,
+        limit: int | None = None,
     ) -> None:
         super().__init__(asynchronous=True)
         self.sync_fs: Any = sync_fs
         self.protocol = sync_fs.protocol
         self.root_marker = sync_fs.root_marker
+        self.kwargs: dict[str, Any] = getattr(sync_fs, "kwargs", {})
         known = _requests_at_a_time(sync_fs)
-        self.workers = Workers(known or 1)
+        self.workers = Workers((known or 1) if limit is None else limit)
         # A zarr store has no folders; of what is known here, only the local filesystem has, and makes them itself.
         self._needs_folders = known is None
-        self._read_file = read_file or functools.partial(read_part, sync_fs)
+        self.read_file: Any = read_file or functools.partial(read_part, sync_fs)
         for name in dir(type(sync_fs)):
             method = getattr(type(sync_fs), name)
             if not name.startswith("_") and inspect.isfunction(method) and not inspect.isgeneratorfunction(method):
@@ -81,7 +97,7 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
 
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         def read() -> bytes:
-            return honest_about(path, lambda: self._read_file(path, start, end), info=self.sync_fs.info)
+            return honest_about(path, lambda: self.read_file(path, start, end), info=self.sync_fs.info)
 
         return await self.workers.run(read)
 

@@ -207,6 +207,11 @@ class _IndexedStore(WrappedFsspecStore):
 
     supports_deletes = False
 
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        # With the options of the filesystem (headers, ssl): fsspec leaves them out when it writes.
+        options = {**self.fs.kwargs, "headers": dict(self.fs.kwargs.get("headers", {}))}
+        await self.fs._pipe_file(self._path(key), value.to_bytes(), **options)
+
     async def delete(self, key: str) -> None:
         # zarr deletes chunks that hold nothing but the fill value, whether they are there or not.
         if await self.exists(key):
@@ -288,11 +293,6 @@ class _HttpStore(_IndexedStore):
             response.raise_for_status()
             body: bytes = await response.read()
         return body if response.status == 206 else body[_slice(byte_range)]
-
-    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
-        # With the options of the filesystem (headers, ssl): fsspec leaves them out when it writes.
-        options = {**self.fs.kwargs, "headers": dict(self.fs.kwargs.get("headers", {}))}
-        await self.fs._pipe_file(self._path(key), value.to_bytes(), **options)
 
 
 def _below(folder: str, entry: str) -> str | None:

@@ -17,11 +17,12 @@ from typing import Any
 from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.dircache import DirCache
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from fsspec.implementations.cached import CachingFileSystem
+from fsspec.implementations.cached import CachingFileSystem, SimpleCacheFileSystem, WholeFileCacheFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from managed_store._caches import ReadThrough, fetch
 from managed_store._chain import Link, links_of
 from managed_store._closers import Layer, closer_of, retire_finalizers
 from managed_store._recipe import Recipe
@@ -84,9 +85,12 @@ class Builder:
         """Lay threads around a filesystem that cannot be awaited."""
         filesystem = layer.filesystem
         if isinstance(filesystem, CachingFileSystem):
-            from managed_store._caches import read_through
-
-            threaded = ThreadedFileSystem(filesystem, functools.partial(read_through, filesystem))
+            threaded = ThreadedFileSystem(
+                object.__getattribute__(filesystem, "fs"),
+                ReadThrough(filesystem),
+                # The others keep a table of what they hold, and do not guard it.
+                limit=None if isinstance(filesystem, SimpleCacheFileSystem) else 1,
+            )
         elif filesystem.async_impl and filesystem.asynchronous:
             return layer
         else:
@@ -136,6 +140,8 @@ class Builder:
     def _archive(self, link: Link, inner: list[Link]) -> tuple[Layer, str]:
         layer, path = self.target(link, inner, asynchronous=False)
         mode = link.options.get("mode", "r")
+        if isinstance(layer.filesystem, WholeFileCacheFileSystem) and mode == "r":
+            fetch(layer.filesystem, path)  # whole or not at all, which the cache itself does not see to
         file = layer.filesystem.open(path, {"a": "r+b"}.get(mode, f"{mode}b"))
         try:
             archive = link.cls(fo=file, skip_instance_cache=True, **link.options)
