@@ -97,7 +97,8 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
 
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         def read() -> bytes:
-            return honest_about(path, lambda: self.read_file(path, start, end), info=self.sync_fs.info)
+            data: bytes = honest_about(path, lambda: self.read_file(path, start, end), info=self.sync_fs.info)
+            return data
 
         return await self.workers.run(read)
 

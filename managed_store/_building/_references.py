@@ -75,7 +75,7 @@ def _table(builder: Builder, link: Link, inner: list[Link], options: dict[str, A
         return location, ()
     filesystem: Any = layer.filesystem
     if ".json" not in path and (path.endswith(("parq", "parquet", "/")) or filesystem.isdir(path)):
-        engine = "fastparquet" if importlib.util.find_spec("fastparquet") else "pyarrow"
+        engine = "pyarrow" if importlib.util.find_spec("pyarrow") else "fastparquet"  # pandas gives up the other
         return LazyReferenceMapper(path.rstrip("/"), fs=filesystem, cache_size=cache_size, engine=engine), (layer,)
     with filesystem.open(path, "rb", compression=compression) as file:
         return json.load(file), (layer,)

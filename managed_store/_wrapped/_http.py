@@ -1,0 +1,126 @@
+"""Stores over HTTP, whose listings are the links of web pages, and whose servers may ignore ``Range``."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from zarr.abc.store import ByteRequest
+
+from managed_store._wrapped._ranges import (
+    BYTE_REQUESTS,
+    GONE,
+    as_slice,
+    asks_for_nothing,
+    range_header,
+    status_of,
+)
+from managed_store._wrapped._store import WrappedFsspecStore
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+__all__ = ["HttpStore", "IndexedStore"]
+
+
+class IndexedStore(WrappedFsspecStore):
+    """The same over HTTP, where listings are the links of web pages; read by way of a local cache, say."""
+
+    supports_deletes = False
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        # With the options of the filesystem (headers, ssl): fsspec leaves them out when it writes.
+        options = {**self.fs.kwargs, "headers": dict(self.fs.kwargs.get("headers", {}))}
+        await self.fs._pipe_file(self._path(key), value.to_bytes(), **options)
+
+    async def delete(self, key: str) -> None:
+        # zarr deletes chunks that hold nothing but the fill value, whether they are there or not.
+        if await self.exists(key):
+            raise NotImplementedError(f"key {key!r} cannot be deleted: fsspec's HTTP filesystem has no delete.")
+
+    async def delete_dir(self, prefix: str) -> None:
+        raise NotImplementedError(f"folder {prefix!r} cannot be deleted: fsspec's HTTP filesystem has no delete.")
+
+    async def clear(self) -> None:
+        raise NotImplementedError("the store cannot be cleared: fsspec's HTTP filesystem has no delete.")
+
+    async def keys(self, prefix: str) -> list[str]:
+        return list(await self.sizes(prefix))
+
+    async def sizes(self, prefix: str) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        folders = [self._path(prefix)]
+        while folders:
+            folder = folders.pop()
+            for entry in await self._entries(folder):
+                if entry.endswith("/"):
+                    folders.append(entry.rstrip("/"))
+                else:
+                    found[self._key(entry)] = None  # an index page does not tell sizes
+        return found
+
+    async def _entries(self, folder: str) -> list[str]:
+        try:
+            return await self._ls(folder)
+        except self.allowed_exceptions:
+            return []
+
+    async def _ls(self, folder: str) -> list[str]:
+        # With the "/" of a folder's own URL: without it many servers answer with a redirection first.
+        try:
+            entries = await self.fs._ls(f"{folder}/", detail=False)
+        except Exception as error:
+            if status_of(error) in GONE:  # fsspec knows 404 alone
+                raise FileNotFoundError(folder) from error
+            raise
+        return list(dict.fromkeys(filter(None, (_below(folder, entry) for entry in entries))))
+
+    async def _info(self, key: str) -> dict[str, Any]:
+        try:
+            return await super()._info(key)
+        except FileNotFoundError as error:
+            # fsspec says so of every failure, with the real one as the cause.
+            cause = error.__cause__
+            if cause is None or isinstance(cause, FileNotFoundError) or status_of(cause) in GONE:
+                raise
+            raise cause from None
+
+
+class HttpStore(IndexedStore):
+    """The same over fsspec's HTTP filesystem itself."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        try:
+            if isinstance(byte_range, BYTE_REQUESTS) and not asks_for_nothing(byte_range):
+                return prototype.buffer.from_bytes(await self._get_part(key, byte_range))
+            return await super().get(key, prototype, byte_range)
+        except self.allowed_exceptions:
+            return None
+        except Exception as error:
+            if status_of(error) in GONE:  # fsspec knows 404 alone
+                return None
+            raise
+
+    async def _get_part(self, key: str, byte_range: ByteRequest) -> bytes:
+        """As `HTTPFileSystem._cat_file` does it, but for looking at what the server says it has sent."""
+        url = self._path(key)
+        options = dict(self.fs.kwargs)
+        # Not compressed: the range would be one of the compressed bytes.
+        headers = {"Accept-Encoding": "identity", **options.pop("headers", {}), "Range": range_header(byte_range)}
+        session = await self.fs.set_session()
+        async with session.get(self.fs.encode_url(url), headers=headers, **options) as response:
+            if response.status == 416:  # the range begins at or after the end
+                return b""
+            response.raise_for_status()
+            body: bytes = await response.read()
+        return body if response.status == 206 else body[as_slice(byte_range)]
+
+
+def _below(folder: str, entry: str) -> str | None:
+    """The URL that a link on the index page of `folder` stands for, or None if it leads elsewhere."""
+    if "#" in entry or "?" in entry:  # an anchor, or a link that sorts the page
+        return None
+    name = posixpath.normpath(entry.removeprefix(f"{folder}/"))
+    if not entry.startswith(f"{folder}/") or name.startswith(("..", "/")) or name == ".":
+        return None
+    return f"{folder}/{name}{'/' if entry.endswith('/') else ''}"

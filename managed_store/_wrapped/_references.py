@@ -1,0 +1,57 @@
+"""A store over references to parts of other files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fsspec.core import split_protocol
+from fsspec.implementations.reference import LazyReferenceMapper
+from zarr.abc.store import ByteRequest
+
+from managed_store._threads import in_helper_thread
+from managed_store._wrapped._ranges import BYTE_REQUESTS, asks_for_nothing
+from managed_store._wrapped._store import WrappedFsspecStore
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+__all__ = ["ReferencesStore"]
+
+
+class ReferencesStore(WrappedFsspecStore):
+    """The same over references, whose ranges can lead out of the part of a file that they stand for.
+
+    A table of references in parquet files reads these when a key is looked up, by a call that blocks. The key is
+    looked up in a thread first, and the table remembers.
+    """
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        await self._look_up(key)
+        if not isinstance(byte_range, BYTE_REQUESTS) or asks_for_nothing(byte_range):
+            return await super().get(key, prototype, byte_range)
+        try:
+            return await self._get_within(key, prototype, byte_range)
+        except self.allowed_exceptions:
+            return None
+
+    async def sizes(self, prefix: str) -> dict[str, int | None]:
+        await self._look_up(prefix)
+        return await super().sizes(prefix)
+
+    async def _info(self, key: str) -> dict[str, Any]:
+        path = self._path(key)
+        part = await self._look_up(key)
+        if isinstance(part, list | tuple) and len(part) == 1:  # a whole file: its own filesystem knows the size
+            protocol, _ = split_protocol(part[0])
+            return {"name": path, "type": "file", "size": await self.fs.fss[protocol]._size(part[0])}
+        return await super()._info(key)
+
+    async def _ls(self, folder: str) -> list[str]:
+        await self._look_up(self._key(folder))
+        return await super()._ls(folder)
+
+    async def _look_up(self, key: str) -> Any:
+        table, path = self.fs.references, self._path(key)
+        if isinstance(table, LazyReferenceMapper):
+            return await in_helper_thread(lambda: table.get(path))
+        return table.get(path)

@@ -1,0 +1,132 @@
+"""zarr's FsspecStore, answering as any correct store would."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.storage import FsspecStore
+
+from managed_store._wrapped._ranges import as_slice, asks_for_nothing, status_of
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+__all__ = ["SizedStore", "WrappedFsspecStore"]
+
+
+class WrappedFsspecStore(FsspecStore):
+    """zarr's store over one filesystem, answering every byte request and listing as any correct store would."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        if byte_range is None:
+            return await super().get(key, prototype)
+        if asks_for_nothing(byte_range):
+            return prototype.buffer.from_bytes(b"") if await self.exists(key) else None
+        try:
+            return await super().get(key, prototype, byte_range)
+        except Exception as error:
+            if status_of(error) == 416:  # the range begins at or after the end
+                return prototype.buffer.from_bytes(b"")
+            if isinstance(error, MemoryError | OverflowError) or getattr(error, "errno", None) == errno.EINVAL:
+                return await self._get_within(key, prototype, byte_range)  # a local file does not go that far
+            raise
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        # One by one, because fsspec's `_cat_ranges` has every fault that `get` mends.
+        return list(await asyncio.gather(*(self.get(key, prototype, each) for key, each in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        # Not `fs._exists`: older fsspec answers False there to every error.
+        try:
+            info = await self._info(key)
+        except self.allowed_exceptions:
+            return False
+        return info.get("type") != "directory"
+
+    async def getsize(self, key: str) -> int:
+        info = await self._info(key)
+        if info.get("type") == "directory":
+            raise FileNotFoundError(key)
+        size = info.get("size")
+        return int(size) if size is not None else await super().getsize(key)
+
+    async def clear(self) -> None:
+        # The folders and objects below the root, not the root: that may be a bucket.
+        children = [self._path(name) for name in await self.children("")]
+        for child in children:
+            try:
+                await self.fs._rm(child, recursive=True)
+            except self.allowed_exceptions:
+                pass
+
+    async def delete_dir(self, prefix: str) -> None:
+        if prefix.strip("/"):
+            await super().delete_dir(prefix.rstrip("/"))
+        else:
+            await self.clear()
+
+    async def keys(self, prefix: str) -> list[str]:
+        """All keys below `prefix`, relative to the root of the store."""
+        return [key async for key in super().list_prefix(prefix) if key.startswith(prefix)]
+
+    async def sizes(self, prefix: str) -> dict[str, int | None]:
+        """All keys below the folder `prefix` with their sizes in bytes, None where the listing does not tell."""
+        folder = self._path(prefix)
+        found = await self.fs._find(folder, detail=True, withdirs=False)
+        inside = self._inside(folder)
+        return {self._key(path): info.get("size") for path, info in found.items() if path.startswith(inside)}
+
+    async def children(self, prefix: str) -> list[str]:
+        """The names directly below the folder `prefix`, each once, folders without a "/"."""
+        folder = self._path(prefix)
+        try:
+            entries = await self._ls(folder)
+        except self.allowed_exceptions:
+            return []
+        inside = self._inside(folder)
+        names = (entry.removeprefix(inside).rstrip("/") for entry in entries if entry.startswith(inside))
+        return [name for name in dict.fromkeys(names) if name and "/" not in name]
+
+    async def _get_within(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest) -> Buffer | None:
+        """Read a range after cutting it to the object: a local file takes a position far past its end for an error."""
+        start, end, _ = as_slice(byte_range).indices(await self.getsize(key))
+        if start >= end:
+            return prototype.buffer.from_bytes(b"")
+        return await super().get(key, prototype, RangeByteRequest(start, end))
+
+    def _path(self, key: str) -> str:
+        key = key.strip("/")
+        return f"{self._inside(self.path)}{key}" if key else self.path
+
+    def _inside(self, folder: str) -> str:
+        """What the paths of all that is in a folder begin with."""
+        return f"{folder.rstrip('/')}/" if folder else str(self.fs.root_marker)
+
+    def _key(self, path: str) -> str:
+        return path.removeprefix(self.path).lstrip("/")
+
+    async def _info(self, key: str) -> dict[str, Any]:
+        info: dict[str, Any] = await self.fs._info(self._path(key))
+        return info
+
+    async def _ls(self, folder: str) -> list[str]:
+        # In detail, because without it some filesystems (ftp) leave out the folder.
+        return [entry["name"] for entry in await self.fs._ls(folder, detail=True)]
+
+
+class SizedStore(WrappedFsspecStore):
+    """The same over a filesystem that is not known to count from the end: the store asks for the size, and counts."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        if not isinstance(byte_range, SuffixByteRequest) or asks_for_nothing(byte_range):
+            return await super().get(key, prototype, byte_range)
+        try:
+            return await self._get_within(key, prototype, byte_range)
+        except self.allowed_exceptions:
+            return None
