@@ -99,8 +99,15 @@ class Recipe:
 
     @property
     def protocols(self) -> list[str]:
-        """The protocols of the URL, outermost first; ``"file"`` for a plain path."""
-        return protocols_of(self.url)
+        """The protocols of the chain, outermost first; ``"file"`` for a plain path."""
+        protocols = protocols_of(self.url)
+        last = self.options if len(protocols) == 1 else self.options.get(protocols[-1]) or {}
+        inner, named = last.get("fs"), last.get("target_protocol")
+        if isinstance(inner, Recipe):
+            return protocols + inner.protocols
+        if named is None and (named := getattr(inner, "protocol", None)) is None:
+            return protocols
+        return [*protocols, named if isinstance(named, str) else named[0]]
 
     @property
     def caches_files(self) -> bool:

@@ -37,13 +37,19 @@ def recipe_of_filesystem(filesystem: object, path: object) -> Recipe:
         )
     if not isinstance(path, str):
         raise ArgumentTypeError(f"path must be a string, such as 'bucket/data.zarr'; got {type(path).__name__}.")
+    return _recipe(filesystem, filesystem._strip_protocol(path) if path else "")
+
+
+def _recipe(filesystem: Any, location: str) -> Recipe:
     if isinstance(filesystem, AsyncFileSystemWrapper | ThreadedFileSystem):
-        return recipe_of_filesystem(filesystem.sync_fs, path)
+        return _recipe(filesystem.sync_fs, location)
     cls = type(filesystem)
-    protocol = cls.protocol if isinstance(cls.protocol, str) else cls.protocol[0]
+    protocols = (cls.protocol,) if isinstance(cls.protocol, str) else tuple(cls.protocol)
+    if location.startswith(tuple(f"{protocol}://" for protocol in protocols)):
+        url = location
+    else:
+        url = f"{protocols[0]}::{location}" if "://" in location else f"{protocols[0]}://{location}"
     options = {name: _twin(cls, name, value) for name, value in _options_of(filesystem).items()}
-    location = filesystem._strip_protocol(path)
-    url = location if "://" in location else f"{protocol}://{location}"
     return Recipe(url, checked_options(options), twin_of=cls, location=location)
 
 
@@ -84,7 +90,7 @@ def _options_of(filesystem: Any) -> dict[str, Any]:
 
 def _twin(cls: type, name: str, value: Any) -> Any:
     if isinstance(value, AbstractFileSystem):
-        return recipe_of_filesystem(value, "")
+        return _recipe(value, "")
     if isinstance(value, dict):
         return {key: _twin(cls, name, each) for key, each in value.items()}
     if hasattr(value, "read") and hasattr(value, "seek"):

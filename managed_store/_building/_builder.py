@@ -105,7 +105,7 @@ class Builder:
         if isinstance(filesystem, Recipe):
             return self.of_recipe(filesystem, asynchronous=asynchronous)
         if isinstance(filesystem, AbstractFileSystem):
-            return Layer(filesystem, borrowed=True), filesystem._strip_protocol(location or "")
+            return Layer(filesystem, borrowed=True), filesystem._strip_protocol(location) if location else ""
         if inner:
             return self.of_links(inner, asynchronous=asynchronous)
         return self.of_links(
@@ -123,10 +123,12 @@ class Builder:
 
     def _dissolved(self, link: Link, inner: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
         """A folder of another filesystem is that filesystem, with a longer path."""
-        below = link.options.pop("path", None)
+        root = link.options.pop("path", None)
         layer, path = self.target(link, inner, asynchronous=asynchronous)
-        below = below or ("" if inner and link.location == path else link.location)
-        return layer, f"{path.rstrip('/')}/{below.lstrip('/')}" if below else path
+        if root is not None:
+            path = layer.filesystem._strip_protocol(root)
+        below = link.location.lstrip("/") if link.location != path else ""
+        return layer, f"{path.rstrip('/')}/{below}" if path and below else path or below
 
     def _cache(self, link: Link, inner: list[Link]) -> tuple[Layer, str]:
         layer, path = self.target(link, inner, asynchronous=False)
@@ -135,7 +137,7 @@ class Builder:
             folder = link.options["cache_storage"] = tempfile.mkdtemp(prefix="managed-store-")
             release = (functools.partial(shutil.rmtree, folder, ignore_errors=True),)
         cache = link.cls(fs=layer.filesystem, skip_instance_cache=True, **link.options)
-        return self.add(cache, link.options, inner=(layer,), release=release), path
+        return self.add(cache, link.options, inner=(layer,), release=release), path or link.location
 
     def _archive(self, link: Link, inner: list[Link]) -> tuple[Layer, str]:
         layer, path = self.target(link, inner, asynchronous=False)

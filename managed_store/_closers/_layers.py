@@ -137,10 +137,10 @@ class ElsewhereCloser(Closer):
         await self._awaited_there(self._closer.open())
 
     def notice(self) -> None:
-        self._called_there(self._closer.notice)
+        self._called_there(self._closer.notice, otherwise=None)
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
-        self._called_there(lambda: self._closer.seal(refuse))
+        self._called_there(lambda: self._closer.seal(refuse), otherwise=None)
 
     def busy(self) -> bool:
         return self._closer.busy()
@@ -149,13 +149,12 @@ class ElsewhereCloser(Closer):
         await self._awaited_there(self._closer.close())
 
     def force(self) -> None:
-        try:
-            self._called_there(self._closer.force)
-        except TimeoutError:  # the loop is blocked; `still_open` says what that leaves
-            pass
+        self._called_there(self._closer.force, otherwise=None)
 
     def still_open(self) -> list[str]:
-        return self._called_there(self._closer.still_open)
+        return self._called_there(
+            self._closer.still_open, otherwise=["filesystem on an event loop that does not answer"]
+        )
 
     async def _awaited_there(self, step: Any) -> None:
         if _is_current(self._loop):
@@ -163,7 +162,8 @@ class ElsewhereCloser(Closer):
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(step, self._loop))
 
-    def _called_there(self, step: Callable[[], T]) -> T:
+    def _called_there(self, step: Callable[[], T], *, otherwise: T) -> T:
+        """Take a step that does not block on the other loop; should that be blocked, go on without it."""
         if _is_current(self._loop) or not self._loop.is_running():
             return step()
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -175,7 +175,10 @@ class ElsewhereCloser(Closer):
                 answer.set_exception(error)
 
         self._loop.call_soon_threadsafe(call)
-        return answer.result(_ANSWER)
+        try:
+            return answer.result(_ANSWER)
+        except concurrent.futures.TimeoutError:
+            return otherwise
 
 
 async def _attempted(step: Awaitable[None], failures: list[Exception]) -> None:
