@@ -107,14 +107,14 @@ class SessionOwner:
         """Make a write or delete of `keys` visible to every session at once, if the user has asked for caches."""
         self.writes += 1
         for session in tuple(self._sessions.values()) if self._caches_listings or self._caches_files else ():
-            if self._caches_listings:
-                session.forget_listings()
-            session.forget_files(keys)
+            if session.built is not None:
+                session.built.forget_listings()
+                session.built.forget_files(keys)
 
     def listed(self, session: Session, *, writes_before: int) -> None:
         """Drop what a listing has put into a cache, if something was written while it was under way."""
-        if self._caches_listings and self.writes != writes_before:
-            session.forget_listings()
+        if self._caches_listings and self.writes != writes_before and session.built is not None:
+            session.built.forget_listings()
 
     def _forget(self, session: Session) -> None:
         self._opened += session.built is not None

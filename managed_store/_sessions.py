@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from managed_store._awaiting import finished, retrieve, run_to_first_pause
 from managed_store._borrowed import check_loops
 from managed_store._building import Built, build
-from managed_store._caches import ReadThrough
-from managed_store._closers import Closer, closer_of, retire_finalizers
+from managed_store._closers import Closer, closer_of
 from managed_store._lifecycle import Drain, State
 from managed_store._recipe import Recipe
 from managed_store._requests import RequestsInFlight
@@ -194,19 +193,6 @@ class Session:
             self._refuse()
         return self.requests.run(writes, operation, *args, **kwargs)
 
-    def forget_listings(self) -> None:
-        """Empty the listing caches, from any thread: a key was written or deleted by way of another session."""
-        if self.built is not None:
-            for each in self.built.layer.filesystems():
-                each.invalidate_cache()
-
-    def forget_files(self, keys: Sequence[str]) -> None:
-        """Read `keys` from the server again, should a local cache hold them. From any thread, as above."""
-        reader = getattr(self.built.filesystem, "read_file", None) if self.built is not None else None
-        if self.built is not None and isinstance(reader, ReadThrough):
-            for key in keys:
-                reader.mark_stale(f"{self.built.path.rstrip('/')}/{key}")
-
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise closed_error(self._recipe)
 
@@ -313,9 +299,8 @@ class Session:
         if self._closer is None or self._sealed:
             return
         self._sealed = True
-        for each in self.built.layer.filesystems() if self.built is not None else ():
-            packages = {cls.__module__.partition(".")[0] for cls in type(each).__mro__}
-            retire_finalizers(each, packages=frozenset(packages - {"builtins"}))
+        if self.built is not None:
+            self.built.retire_finalizers()
         self._closer.seal(self._refuse)
 
     def _force(self) -> None:

@@ -19,7 +19,7 @@ from managed_store import (
     StoreOpenError,
     UnknownProtocolError,
 )
-from tests.footprint import Footprint
+from tests.footprint import NOTHING, Footprint
 
 
 @pytest.mark.parametrize("url", [None, 3, b"memory://a", ["memory://a"], object()])
@@ -155,7 +155,7 @@ def test_what_only_the_filesystem_can_reject_is_raised_at_first_use() -> None:
             assert "Supply either key or username, not both" in str(caught.value.__cause__)
             with pytest.raises(StoreOpenError, match="could not be built: KeyError"):
                 _ = store.fs
-        assert before.grown_by(Footprint.now()) == {"sockets": 0, "descriptors": 0, "threads": 0, "tasks": 0}
+        assert before.grown_by(Footprint.now()) == NOTHING
         assert store.statistics().opened == 0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from managed_store._building._builder import Builder
-from managed_store._closers import Layer
+from managed_store._caches import ReadThrough
+from managed_store._closers import Layer, retire_finalizers
 from managed_store._recipe import Recipe
 
 if TYPE_CHECKING:
@@ -32,6 +34,24 @@ class Built:
     filesystem: AsyncFileSystem
     path: str
     layer: Layer
+
+    def forget_listings(self) -> None:
+        """Empty the listing caches, from any thread: a key was written or deleted by way of another session."""
+        for each in self.layer.filesystems():
+            each.invalidate_cache()
+
+    def forget_files(self, keys: Sequence[str]) -> None:
+        """Read `keys` from the server again, should a local cache hold them. From any thread, as above."""
+        reader = getattr(self.filesystem, "read_file", None)
+        if isinstance(reader, ReadThrough):
+            for key in keys:
+                reader.mark_stale(f"{self.path.rstrip('/')}/{key}")
+
+    def retire_finalizers(self) -> None:
+        """Detach the finalizers that the backends have registered since the filesystems were built."""
+        for each in self.layer.filesystems():
+            packages = {cls.__module__.partition(".")[0] for cls in type(each).__mro__}
+            retire_finalizers(each, packages=frozenset(packages - {"builtins"}))
 
 
 def build(recipe: Recipe) -> Built:
