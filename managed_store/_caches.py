@@ -43,7 +43,7 @@ class ReadThrough:
             self._stale.discard(path)  # before the copy goes: a write that comes now marks it again
             forget(cache, path)
         if not isinstance(cache, WholeFileCacheFileSystem):
-            return read_part(cache, path, start, end)
+            return _read_blocks(cache, path, start, end)
         with open(fetch(cache, path), "rb") as file:
             first, last, _ = slice(start, end).indices(file.seek(0, os.SEEK_END))
             file.seek(first)
@@ -52,6 +52,13 @@ class ReadThrough:
     def mark_stale(self, path: str) -> None:
         """Note that a file was written or deleted. From any thread."""
         self._stale.add(self._cache._strip_protocol(path))
+
+
+def _read_blocks(cache: Any, path: str, start: int | None, end: int | None) -> bytes:
+    try:
+        return read_part(cache, path, start, end)
+    except (AttributeError, TypeError, ValueError):  # a file without a size, or an empty one, has no blocks
+        return read_part(cache.fs, path, start, end)
 
 
 def forget(cache: Any, path: str) -> None:
@@ -79,8 +86,8 @@ def _download(cache: Any, path: str) -> None:
     final = os.path.join(cache.storage[-1], cache._mapper(path))
     partial = f"{final}.{uuid.uuid4().hex}.part"
     try:
-        if cache.compression:
-            name = infer_compression(path) if cache.compression == "infer" else cache.compression
+        name = infer_compression(path) if cache.compression == "infer" else cache.compression
+        if name is not None or not cache.fs.async_impl:  # ftp's `get_file` leaves the local file open when it fails
             with cache.fs.open(path, "rb") as source, open(partial, "wb") as sink:
                 shutil.copyfileobj(source if name is None else compr[name](source, mode="rb"), sink)
         else:

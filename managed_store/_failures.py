@@ -48,19 +48,21 @@ def honest_about(path: str, call: Callable[[], T], *, info: Callable[[str], Any]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ConnectionError, TimeoutError, EOFError):
         raise
     except Exception as error:
-        if _is_missing(path, info):
-            raise FileNotFoundError(path) from error
-        raise
+        told = _what_is_there(path, info, error)
+        if told is error:
+            raise
+        raise told from error
 
 
-def _is_missing(path: str, info: Callable[[str], Any]) -> bool:
+def _what_is_there(path: str, info: Callable[[str], Any], error: Exception) -> Exception:
+    """The error for a path that leads to nothing or to a folder; else `error` itself, which says more."""
     try:
-        honest(lambda: info(path))
+        found = honest(lambda: info(path))
     except FileNotFoundError:
-        return True
-    except Exception:  # the error that led here says more
-        return False
-    return False
+        return FileNotFoundError(path)
+    except Exception:
+        return error
+    return IsADirectoryError(path) if found.get("type") == "directory" else error
 
 
 def _is_failure(cause: BaseException) -> bool:

@@ -54,6 +54,8 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
         As given.
     kwargs : dict
         The options that go with each request, of a filesystem that has such (HTTP).
+    has_folders : bool
+        Whether a file can only be written into a folder that is there.
     workers : Workers
         The threads.
     """
@@ -75,7 +77,7 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
         known = _requests_at_a_time(sync_fs)
         self.workers = Workers((known or 1) if limit is None else limit)
         # A zarr store has no folders; of what is known here, only the local filesystem has, and makes them itself.
-        self._needs_folders = known is None
+        self.has_folders = known is None
         self.read_file: Any = read_file or functools.partial(read_part, sync_fs)
         for name in dir(type(sync_fs)):
             method = getattr(type(sync_fs), name)
@@ -98,6 +100,8 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         def read() -> bytes:
             data: bytes = honest_about(path, lambda: self.read_file(path, start, end), info=self.sync_fs.info)
+            if not data and self.has_folders and self.sync_fs.isdir(path):  # some read a folder as an empty file
+                raise IsADirectoryError(path)
             return data
 
         return await self.workers.run(read)
@@ -105,7 +109,7 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
     async def _pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
         def write() -> None:
             folder = self.sync_fs._parent(path)
-            if self._needs_folders and not self.sync_fs.isdir(folder):
+            if self.has_folders and not self.sync_fs.isdir(folder):
                 self.sync_fs.makedirs(folder, exist_ok=True)
             write_file(self.sync_fs, path, value, **kwargs)
 
@@ -125,9 +129,8 @@ def read_part(filesystem: Any, path: str, start: int | None = None, end: int | N
         data: bytes = filesystem.cat_file(path, start, end)
         return data
     with filesystem.open(path, "rb") as file:
-        size = getattr(file, "size", None)
-        size = file.seek(0, io.SEEK_END) if size is None else size
-        file.seek(max(0, size + start))
+        file.seek(0, io.SEEK_END)
+        file.seek(max(0, file.tell() + start))
         tail: bytes = file.read()
     return tail
 

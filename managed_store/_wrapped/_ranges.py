@@ -36,6 +36,7 @@ def as_slice(byte_range: ByteRequest) -> slice:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error carries: aiohttp calls it `status`, gcsfs `code`."""
-    status = getattr(error, "status", None) or getattr(error, "code", None)
+    """The HTTP status that an error carries: aiohttp calls it `status`, gcsfs `code`, Azure `status_code`."""
+    statuses = (getattr(error, name, None) for name in ("status", "code", "status_code"))
+    status = next(filter(None, statuses), None)
     return int(status) if isinstance(status, int) or (isinstance(status, str) and status.isdigit()) else None

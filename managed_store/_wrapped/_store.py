@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.storage import FsspecStore
 
-from managed_store._wrapped._ranges import as_slice, asks_for_nothing, status_of
+from managed_store._wrapped._ranges import BYTE_REQUESTS, as_slice, asks_for_nothing, status_of
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
@@ -22,8 +21,8 @@ class WrappedFsspecStore(FsspecStore):
     """zarr's store over one filesystem, answering every byte request and listing as any correct store would."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        if byte_range is None:
-            return await super().get(key, prototype)
+        if not isinstance(byte_range, BYTE_REQUESTS):  # all of it, or what zarr refuses
+            return await super().get(key, prototype, byte_range)
         if asks_for_nothing(byte_range):
             return prototype.buffer.from_bytes(b"") if await self.exists(key) else None
         try:
@@ -31,9 +30,10 @@ class WrappedFsspecStore(FsspecStore):
         except Exception as error:
             if status_of(error) == 416:  # the range begins at or after the end
                 return prototype.buffer.from_bytes(b"")
-            if isinstance(error, MemoryError | OverflowError) or getattr(error, "errno", None) == errno.EINVAL:
-                return await self._get_within(key, prototype, byte_range)  # a local file does not go that far
-            raise
+            within = await self._within(key, byte_range)
+            if within is None:
+                raise
+        return await self._get_range(key, prototype, within)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -72,13 +72,19 @@ class WrappedFsspecStore(FsspecStore):
             await self.clear()
 
     async def keys(self, prefix: str) -> list[str]:
-        """All keys below `prefix`, relative to the root of the store."""
-        return [key async for key in super().list_prefix(prefix) if key.startswith(prefix)]
+        """All keys below the folder `prefix`, relative to the root of the store."""
+        return [key for key in await self.sizes(prefix) if key.startswith(prefix)]
 
     async def sizes(self, prefix: str) -> dict[str, int | None]:
         """All keys below the folder `prefix` with their sizes in bytes, None where the listing does not tell."""
         folder = self._path(prefix)
-        found = await self.fs._find(folder, detail=True, withdirs=False)
+        try:
+            await self._check_folder(folder)
+            found = await self.fs._find(folder, detail=True, withdirs=False)
+        except self.allowed_exceptions:
+            return {}
+        if not isinstance(found, dict):  # adlfs has nothing to tell in detail
+            return {}
         inside = self._inside(folder)
         return {self._key(path): info.get("size") for path, info in found.items() if path.startswith(inside)}
 
@@ -94,11 +100,24 @@ class WrappedFsspecStore(FsspecStore):
         return [name for name in dict.fromkeys(names) if name and "/" not in name]
 
     async def _get_within(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest) -> Buffer | None:
-        """Read a range after cutting it to the object: a local file takes a position far past its end for an error."""
+        """Read a range by positions that lie in the object."""
         start, end, _ = as_slice(byte_range).indices(await self.getsize(key))
-        if start >= end:
+        return await self._get_range(key, prototype, RangeByteRequest(start, end))
+
+    async def _get_range(self, key: str, prototype: BufferPrototype, part: RangeByteRequest) -> Buffer | None:
+        if part.start >= part.end:
             return prototype.buffer.from_bytes(b"")
-        return await super().get(key, prototype, RangeByteRequest(start, end))
+        return await super().get(key, prototype, part)
+
+    async def _within(self, key: str, byte_range: ByteRequest) -> RangeByteRequest | None:
+        """The part of a range that lies in the object, for a filesystem that fails with the rest; None if all does."""
+        try:
+            size = await self.getsize(key)
+        except Exception:  # the failure was not about the range
+            return None
+        start, end, _ = as_slice(byte_range).indices(size)
+        reaches_out = isinstance(byte_range, SuffixByteRequest) or max(*_positions(byte_range)) > size
+        return RangeByteRequest(start, end) if reaches_out else None
 
     def _path(self, key: str) -> str:
         key = key.strip("/")
@@ -115,9 +134,23 @@ class WrappedFsspecStore(FsspecStore):
         info: dict[str, Any] = await self.fs._info(self._path(key))
         return info
 
+    async def _check_folder(self, folder: str) -> None:
+        """Where there are folders, refuse to list a file: some filesystems (ftp, webhdfs) find that file in itself."""
+        if folder.strip("/") and getattr(self.fs, "has_folders", False):
+            info = await self.fs._info(folder)
+            if info["type"] != "directory":
+                raise NotADirectoryError(folder)
+
     async def _ls(self, folder: str) -> list[str]:
+        await self._check_folder(folder)
         # In detail, because without it some filesystems (ftp) leave out the folder.
         return [entry["name"] for entry in await self.fs._ls(folder, detail=True)]
+
+
+def _positions(byte_range: ByteRequest) -> tuple[int, int]:
+    if isinstance(byte_range, RangeByteRequest):
+        return byte_range.start, byte_range.end
+    return (byte_range.offset, 0) if isinstance(byte_range, OffsetByteRequest) else (0, 0)
 
 
 class SizedStore(WrappedFsspecStore):
