@@ -12,30 +12,41 @@ from managed_store.errors import StoreOpenError
 __all__ = ["check_loops"]
 
 
-def check_loops(options: Mapping[str, Any], loop: asyncio.AbstractEventLoop, url: str) -> None:
-    """Check that nothing among the options is bound to another event loop than `loop`, where it is to be used.
+def check_loops(name: str, value: Any, loop: asyncio.AbstractEventLoop, url: str) -> None:
+    """Check that nothing of the user's is bound to another event loop than `loop`, where it is to be used.
+
+    Parameters
+    ----------
+    name : str
+        What `value` is, for the message: ``"storage_options['http']"``.
+    value : object
+        A live object, or a mapping of options with live objects among them.
+    loop : asyncio.AbstractEventLoop
+        The loop that is to use it.
+    url : str
+        The store, for the message; without secrets.
 
     Raises
     ------
     StoreOpenError
         Something is. A connector, say, belongs to the loop on which it was made.
     """
-    for name, value in _live_objects(options, "storage_options"):
-        for bound in _loops_of(value):
+    for each_name, each in _live_objects(name, value):
+        for bound in _loops_of(each):
             if bound is not loop:
                 raise StoreOpenError(
-                    f"{name} is a {type(value).__name__} that belongs to the event loop {bound!r}, so that the store "
-                    f"{url!r} can be used on that loop alone; this is {loop!r}. Use the store there, through zarr's "
-                    f"asynchronous API, or leave the option out: the store makes its own on each loop."
+                    f"{each_name} is a {type(each).__name__} that belongs to the event loop {bound!r}, so that the "
+                    f"store {url!r} can be used on that loop alone; this is {loop!r}. Use the store there, through "
+                    f"zarr's asynchronous API, or leave the option out: the store makes its own on each loop."
                 )
 
 
-def _live_objects(options: Mapping[Any, Any], name: str) -> Iterator[tuple[str, Any]]:
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _live_objects(value, f"{name}[{key!r}]")
-        elif hasattr(value, "__dict__") and not isinstance(value, type):
-            yield f"{name}[{key!r}]", value
+def _live_objects(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _live_objects(f"{name}[{key!r}]", each)
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        yield name, value
 
 
 def _loops_of(value: Any) -> Iterator[asyncio.AbstractEventLoop]:

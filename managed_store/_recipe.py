@@ -16,7 +16,8 @@ from typing import Any
 from fsspec.registry import known_implementations
 from fsspec.registry import registry as registered_implementations
 
-from managed_store._chain import check_levels, protocols_of
+from managed_store._chain import protocols_of
+from managed_store._levels import check_levels, check_parts
 from managed_store._redaction import redacted
 from managed_store.errors import ArgumentError, ArgumentTypeError, MissingPackageError, UnknownProtocolError
 
@@ -75,6 +76,7 @@ class Recipe:
         """
         text = _checked_url(url)
         options = checked_options(storage_options)
+        check_parts(text)
         for protocol in protocols_of(text):
             _check_protocol(protocol, text)
         check_levels(text, options)

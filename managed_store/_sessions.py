@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from managed_store._awaiting import finished, retrieve, run_to_first_pause
-from managed_store._borrowed import check_loops
 from managed_store._building import Built, build
 from managed_store._closers import Closer, closer_of
 from managed_store._lifecycle import Drain, State
@@ -21,7 +20,7 @@ from managed_store._recipe import Recipe
 from managed_store._requests import RequestsInFlight
 from managed_store._threads import in_helper_thread
 from managed_store._wrapped import WrappedFsspecStore, wrap
-from managed_store.errors import StoreClosedError, StoreCloseError, StoreOpenError
+from managed_store.errors import ManagedStoreError, StoreClosedError, StoreCloseError, StoreOpenError
 
 __all__ = ["Session"]
 
@@ -55,8 +54,6 @@ class Session:
     ------
     StoreClosedError
         The loop is ending, and has closed its session already.
-    StoreOpenError
-        The user handed in an object that belongs to another loop.
     """
 
     def __init__(
@@ -69,7 +66,6 @@ class Session:
     ) -> None:
         if loop in _ending_loops:
             raise closed_error(recipe, " with this event loop, which is ending")
-        check_loops(recipe.options, loop, recipe.redacted_url)
         self.loop = loop
         self.state = State.NEW
         self.forced = False
@@ -116,7 +112,7 @@ class Session:
                 if self._opening is not None:
                     self._opening.cancel()  # those who wait for it find the session open
                 try:
-                    built = build(self._recipe)
+                    built = build(self._recipe, self.loop)
                 except Exception as error:
                     self._end()
                     raise self._open_error(error) from error
@@ -129,7 +125,7 @@ class Session:
     async def _open(self) -> None:
         try:
             built = await in_helper_thread(
-                lambda: build(self._recipe), discard=lambda built: closer_of(built.layer).force()
+                lambda: build(self._recipe, self.loop), discard=lambda built: closer_of(built.layer).force()
             )
             self._take(built)
             assert self._closer is not None
@@ -144,6 +140,8 @@ class Session:
 
     def _open_error(self, error: BaseException) -> StoreOpenError:
         # An error of its own for each of those who wait: one that is raised many times would collect tracebacks.
+        if isinstance(error, ManagedStoreError):
+            return StoreOpenError(str(error))
         return StoreOpenError(
             f"The filesystem of {self._recipe.redacted_url!r} could not be built: {type(error).__name__}, the cause of "
             f"this error. Check the URL and the storage_options."

@@ -32,8 +32,7 @@ def recipe_of_filesystem(filesystem: object, path: object) -> Recipe:
     """
     if not isinstance(filesystem, AbstractFileSystem):
         raise ArgumentTypeError(
-            f"filesystem must be an fsspec filesystem, such as fsspec.filesystem('https'); "
-            f"got {type(filesystem).__name__}."
+            f"fs must be an fsspec filesystem, such as fsspec.filesystem('https'); got {type(filesystem).__name__}."
         )
     if not isinstance(path, str):
         raise ArgumentTypeError(f"path must be a string, such as 'bucket/data.zarr'; got {type(path).__name__}.")
@@ -73,7 +72,7 @@ def _options_of(filesystem: Any) -> dict[str, Any]:
     cls = type(filesystem)
     if not hasattr(filesystem, "storage_options"):
         raise ArgumentError(
-            f"filesystem of type {cls.__name__} was not made in the usual way, and holds no options to make another "
+            f"fs of type {cls.__name__} was not made in the usual way, and holds no options to make another "
             f"from. Give ManagedStore the URL and the storage_options."
         )
     names = [
@@ -82,7 +81,7 @@ def _options_of(filesystem: Any) -> dict[str, Any]:
     options = {**dict(zip(names[1:], filesystem.storage_args, strict=False)), **filesystem.storage_options}
     if len(filesystem.storage_args) > len(names[1:]):
         raise ArgumentError(
-            f"filesystem of type {cls.__name__} was made from positional arguments that have no names. Give "
+            f"fs of type {cls.__name__} was made from positional arguments that have no names. Give "
             f"ManagedStore the URL and the storage_options."
         )
     return {name: value for name, value in options.items() if name not in DECIDED_HERE}
@@ -95,7 +94,7 @@ def _twin(cls: type, name: str, value: Any) -> Any:
         return {key: _twin(cls, name, each) for key, each in value.items()}
     if hasattr(value, "read") and hasattr(value, "seek"):
         raise ArgumentError(
-            f"filesystem of type {cls.__name__} was made from an open file, its option {name!r}, which can only be "
+            f"fs of type {cls.__name__} was made from an open file, its option {name!r}, which can only be "
             f"read once at a time. Give ManagedStore a URL instead, such as 'zip::https://host/data.zip'."
         )
     return value

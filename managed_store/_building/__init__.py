@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,15 +55,22 @@ class Built:
             retire_finalizers(each, packages=frozenset(packages - {"builtins"}))
 
 
-def build(recipe: Recipe) -> Built:
+def build(recipe: Recipe, loop: asyncio.AbstractEventLoop) -> Built:
     """Build the filesystem of a recipe. May block: backends import packages, look up credentials and connect here.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to build.
+    loop : asyncio.AbstractEventLoop
+        The loop on which it is to be awaited.
 
     Raises
     ------
     Exception
         Whatever a backend raises. What had been built by then is closed again.
     """
-    builder = Builder()
+    builder = Builder(loop, recipe.redacted_url)
     try:
         layer, path = builder.of_recipe(recipe, asynchronous=True)
         layer = builder.made_asynchronous(layer)

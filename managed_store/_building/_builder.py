@@ -7,14 +7,17 @@ filesystem is known, and so can be closed, also where a constructor further out 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fsspec.archive import AbstractArchiveFileSystem
+from fsspec.asyn import get_loop
 from fsspec.dircache import DirCache
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.cached import CachingFileSystem, SimpleCacheFileSystem, WholeFileCacheFileSystem
@@ -22,11 +25,13 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from managed_store._borrowed import check_loops
 from managed_store._caches import ReadThrough, fetch
 from managed_store._chain import Link, links_of
 from managed_store._closers import Layer, closer_of, retire_finalizers
 from managed_store._recipe import Recipe
 from managed_store._threaded import ThreadedFileSystem
+from managed_store.errors import ArgumentError
 
 __all__ = ["Builder"]
 
@@ -35,9 +40,19 @@ LISTINGS_CACHE_OPTIONS = ("use_listings_cache", "listings_expiry_time", "max_pat
 
 
 class Builder:
-    """Builds the links of one chain, and remembers what it has built, should a later one fail."""
+    """Builds the links of one chain, and remembers what it has built, should a later one fail.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+        The loop on which the outermost filesystem is to be awaited.
+    url : str
+        What is built, for messages; without secrets.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, url: str) -> None:
+        self._loop = loop
+        self._url = url
         self._built: list[Layer] = []
 
     def of_recipe(self, recipe: Recipe, *, asynchronous: bool) -> tuple[Layer, str]:
@@ -97,6 +112,17 @@ class Builder:
             threaded = ThreadedFileSystem(filesystem)
         return self.add(threaded, {}, inner=(layer,))
 
+    def borrow(self, filesystem: Any, *, asynchronous: bool) -> Layer:
+        """Take a filesystem of the user's, which is used, and never closed."""
+        if type(filesystem).async_impl and filesystem.asynchronous:
+            if not asynchronous:
+                raise ArgumentError(
+                    "storage_options['fs'] is an asynchronous filesystem, and is to be called synchronously here. "
+                    "Give one that was made without asynchronous=True."
+                )
+            check_loops("storage_options['fs']", filesystem, self._loop, self._url)
+        return Layer(filesystem, borrowed=True)
+
     def target(self, link: Link, inner: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
         """Build the filesystem that `link` is laid over; takes what says which from the options of the link."""
         options = link.options
@@ -105,9 +131,12 @@ class Builder:
         if isinstance(filesystem, Recipe):
             return self.of_recipe(filesystem, asynchronous=asynchronous)
         if isinstance(filesystem, AbstractFileSystem):
-            return Layer(filesystem, borrowed=True), filesystem._strip_protocol(location) if location else ""
+            return self.borrow(filesystem, asynchronous=asynchronous), (
+                filesystem._strip_protocol(location) if location else ""
+            )
         if inner:
-            return self.of_links(inner, asynchronous=asynchronous)
+            nearest = replace(inner[0], options={**target_options, **inner[0].options})
+            return self.of_links([nearest, *inner[1:]], asynchronous=asynchronous)
         return self.of_links(
             links_of(location or link.location or "", {**target_options, "protocol": protocol}),
             asynchronous=asynchronous,
@@ -163,6 +192,7 @@ class Builder:
                 options[sessions] = {"connector_owner": False, **level}
         if link.cls.async_impl:
             options["asynchronous"] = asynchronous
+            check_loops(link.name, link.options, self._loop if asynchronous else get_loop(), self._url)
         return self.add(link.cls(skip_instance_cache=True, **options), link.options), link.location
 
 

@@ -10,6 +10,7 @@ import base64
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fsspec.core import split_protocol
@@ -41,7 +42,7 @@ def build_references(builder: Builder, link: Link, inner: list[Link], *, asynchr
     needed = _protocols(references)
     layers = [local, *loader]
     if isinstance(given, AbstractFileSystem):
-        layer = Layer(given, borrowed=True)
+        layer = builder.borrow(given, asynchronous=asynchronous)
         layers.append(builder.made_asynchronous(layer) if asynchronous else layer)
         names = (given.protocol,) if isinstance(given.protocol, str) else given.protocol
         filesystems: dict[str, Any] = dict.fromkeys(names, layers[-1].filesystem)
@@ -52,7 +53,7 @@ def build_references(builder: Builder, link: Link, inner: list[Link], *, asynchr
         for each in dict.fromkeys([*([protocol] if protocol else []), *needed, *filter(None, given)]):
             own = given.get(each, remote_options if each == protocol else {})
             if isinstance(own, AbstractFileSystem):
-                layer = Layer(own, borrowed=True)
+                layer = builder.borrow(own, asynchronous=asynchronous)
             else:
                 layer, _ = builder.of_links(links_of(f"{each}://", dict(own)), asynchronous=asynchronous)
             layers.append(builder.made_asynchronous(layer) if asynchronous else layer)
@@ -68,7 +69,8 @@ def _table(builder: Builder, link: Link, inner: list[Link], options: dict[str, A
     cache_size = options.get("cache_size", 128)
     compression = target_options.pop("compression", None)
     if inner:
-        layer, path = builder.of_links(inner, asynchronous=False)
+        nearest = replace(inner[0], options={**target_options, **inner[0].options})
+        layer, path = builder.of_links([nearest, *inner[1:]], asynchronous=False)
     elif isinstance(location, str):
         layer, path = builder.of_links(links_of(location, {**target_options, "protocol": protocol}), asynchronous=False)
     else:

@@ -57,6 +57,7 @@ class AiohttpCloser(Closer):
             await session.close()
 
     def force(self) -> None:
+        self.notice()
         for session in self._held.values():
             session.force()
 
@@ -111,6 +112,10 @@ class _HeldSession:
             if not loop.is_running() and not _is_foreign(transport):
                 _close_raw_socket(transport, forget=loop.is_closed())
         if self._connector is not None:
+            for protocol in tuple(self._connector._acquired) if loop.is_running() else ():
+                if hasattr(protocol, "connection_lost"):  # else it is still being connected
+                    # The transport says so too late: a protocol that is closed does not wake who reads from it.
+                    protocol.connection_lost(ConnectionAbortedError("the connection was cut off"))
             # Not `close()`: that makes a task, which would never run on a loop that does not.
             self._connector._close()
         self._session.detach()

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import operator
-import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import aiohttp
 
 from managed_store._closers._aiohttp import AiohttpCloser
+from managed_store._closers._clients import KnownClient, known_client
 from managed_store._closers._closer import Closer
-from managed_store._closers.requests import close_session
 from managed_store._search import held_by
 from managed_store._threads import in_helper_thread
 
@@ -24,19 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["UnknownCloser"]
 
 _logger = logging.getLogger("managed_store")
-
-# Clients of well-known packages, by the qualified name of their class, and how each is closed.
-_KNOWN_CLIENTS: dict[str, Callable[[Any], Any]] = {
-    "concurrent.futures.thread.ThreadPoolExecutor": operator.methodcaller("shutdown"),
-    "ftplib.FTP": operator.methodcaller("close"),
-    "http.client.HTTPConnection": operator.methodcaller("close"),
-    "httpx.AsyncClient": operator.methodcaller("aclose"),
-    "httpx.Client": operator.methodcaller("close"),
-    "paramiko.client.SSHClient": operator.methodcaller("close"),
-    "requests.sessions.Session": close_session,
-    "socket.socket": operator.methodcaller("close"),
-    "urllib3.poolmanager.PoolManager": operator.methodcaller("clear"),
-}
 
 
 class UnknownCloser(AiohttpCloser):
@@ -71,19 +56,20 @@ class UnknownCloser(AiohttpCloser):
     async def close(self) -> None:
         self.notice()
         cls = type(self.filesystem)
-        clients = list(self._clients())
+        clients = self._clients()
         _logger.debug(
             "No closer is known for %s.%s: closing %s. managed_store.register_closer tells it more.",
             cls.__module__,
             cls.__qualname__,
-            ", ".join(type(each).__name__ for each in (*self.sessions(), *clients)) or "nothing that was found",
+            ", ".join(type(each).__name__ for each in (*self.sessions(), *(client for client, _ in clients)))
+            or "nothing that was found",
         )
         failures: list[Exception] = []
-        for holder, name in ((self.filesystem, "aclose"), (self.filesystem, "close")):
+        for name in ("aclose", "close"):
             if callable(getattr(cls, name, None)):
-                await _attempted(getattr(holder, name), failures)
-        for client in clients:
-            await _attempted(functools.partial(_way_to_close(client), client), failures)
+                await _attempted(getattr(self.filesystem, name), failures)
+        for client, known in clients:
+            await _attempted(functools.partial(known.close, client), failures, is_async=known.is_async)
         for closer in self._inner.values():
             await _attempted(closer.close, failures)
         await super().close()
@@ -94,23 +80,22 @@ class UnknownCloser(AiohttpCloser):
         super().force()
         for closer in self._inner.values():
             closer.force()
-        for client in self._clients():
+        for client, known in self._clients():
+            cut_off = known.force or (None if known.is_async else known.close)
             try:
-                if isinstance(client, socket.socket):
-                    client.shutdown(socket.SHUT_RDWR)
-                closing = _way_to_close(client)(client)
-                if inspect.iscoroutine(closing):
-                    closing.close()  # cannot be awaited here
+                if cut_off is not None:
+                    cut_off(client)
             except Exception:  # `still_open` says what that leaves
                 _logger.debug("%s could not be cut off.", type(client).__name__, exc_info=True)
 
     def still_open(self) -> list[str]:
-        sockets = (each for each in self._clients() if isinstance(each, socket.socket) and each.fileno() != -1)
+        clients = (known.name for client, known in self._clients() if known.is_open(client))
         inner = (name for closer in self._inner.values() for name in closer.still_open())
-        return [*super().still_open(), *("socket" for _ in sockets), *inner]
+        return [*super().still_open(), *clients, *inner]
 
-    def _clients(self) -> Iterator[Any]:
-        return self._found(lambda value: _way_to_close(value) is not None)
+    def _clients(self) -> list[tuple[Any, KnownClient]]:
+        found = ((each, known_client(each)) for each in self._found(lambda value: known_client(value) is not None))
+        return [(each, known) for each, known in found if known is not None]
 
     def _found(self, wanted: Callable[[Any], bool]) -> Iterator[Any]:
         return held_by(self.filesystem, wanted, borrowed=[*self._borrowed(), *self._filesystems()])
@@ -138,17 +123,12 @@ def _is_shared(filesystem: Any) -> bool:
     return any(each is filesystem for each in type(filesystem)._cache.values())
 
 
-def _way_to_close(value: Any) -> Any:
-    """How a client that is known is closed, or None."""
-    names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__)
-    return next((_KNOWN_CLIENTS[name] for name in names if name in _KNOWN_CLIENTS), None)
-
-
-async def _attempted(closing: Callable[[], Any], failures: list[Exception]) -> None:
-    """Call what closes something, in a thread because it may block, and await what it returns, if that is awaited."""
+async def _attempted(closing: Callable[[], Any], failures: list[Exception], *, is_async: bool = False) -> None:
+    """Call what closes something, in a thread because it may block, or await it."""
     try:
-        answer = await in_helper_thread(closing)
-        if inspect.isawaitable(answer):
-            await answer
+        if is_async or inspect.iscoroutinefunction(closing):
+            await closing()
+        else:
+            await in_helper_thread(closing)
     except Exception as error:
         failures.append(error)

@@ -34,7 +34,7 @@ _HTTP_PROTOCOLS = frozenset({"http", "https"})
 _PASS_WRITES_ON = frozenset(
     {"asyncwrapper", "async_wrapper", "blockcache", "cached", "dir", "filecache", "simplecache"}
 )
-_ARCHIVES = frozenset({"libarchive", "tar", "zip"})
+_TAKE_NO_DELETES = frozenset({"http", "https", "libarchive", "reference", "tar", "zip"})
 
 # Asynchronous filesystems whose server takes a suffix range, and which pass it on. Of others nobody can say: adlfs
 # raises an error, and one that counts wrong would give other bytes.
@@ -42,9 +42,9 @@ _SERVES_SUFFIXES = frozenset({"gs", "gcs", "s3", "s3a"})
 
 
 def can_delete(protocols: Iterable[str]) -> bool:
-    """Whether the filesystem of a chain, given its protocols, can delete. fsspec's HTTP filesystem has no way to."""
+    """Whether the filesystem of a chain, given its protocols, can delete: over HTTP, say, fsspec has no way to."""
     written = next((each for each in protocols if each not in _PASS_WRITES_ON), "")
-    return written not in _HTTP_PROTOCOLS | _ARCHIVES
+    return written not in _TAKE_NO_DELETES
 
 
 def wrap(filesystem: AsyncFileSystem, path: str, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:

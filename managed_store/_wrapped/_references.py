@@ -22,8 +22,11 @@ class ReferencesStore(WrappedFsspecStore):
     """The same over references, whose ranges can lead out of the part of a file that they stand for.
 
     A table of references in parquet files reads these when a key is looked up, by a call that blocks. The key is
-    looked up in a thread first, and the table remembers.
+    looked up in a thread first, and the table remembers. Nothing can be written: what fsspec writes into a table is
+    in memory, of one filesystem, and gone with it.
     """
+
+    supports_deletes = False
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         await self._look_up(key)
@@ -33,6 +36,20 @@ class ReferencesStore(WrappedFsspecStore):
             return await self._get_within(key, prototype, byte_range)
         except self.allowed_exceptions:
             return None
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        raise NotImplementedError(f"key {key!r} cannot be written: references are a view of other files.")
+
+    async def delete(self, key: str) -> None:
+        # zarr deletes chunks that hold nothing but the fill value, whether they are there or not.
+        if await self.exists(key):
+            raise NotImplementedError(f"key {key!r} cannot be deleted: references are a view of other files.")
+
+    async def delete_dir(self, prefix: str) -> None:
+        raise NotImplementedError(f"folder {prefix!r} cannot be deleted: references are a view of other files.")
+
+    async def clear(self) -> None:
+        raise NotImplementedError("the store cannot be cleared: references are a view of other files.")
 
     async def sizes(self, prefix: str) -> dict[str, int | None]:
         await self._look_up(prefix)

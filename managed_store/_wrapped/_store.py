@@ -50,7 +50,10 @@ class WrappedFsspecStore(FsspecStore):
         return info.get("type") != "directory"
 
     async def getsize(self, key: str) -> int:
-        info = await self._info(key)
+        try:
+            info = await self._info(key)
+        except self.allowed_exceptions as error:
+            raise FileNotFoundError(key) from error
         if info.get("type") == "directory":
             raise FileNotFoundError(key)
         size = info.get("size")
