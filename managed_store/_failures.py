@@ -29,6 +29,10 @@ def honest(call: Callable[[], T]) -> T:
         if error.errno == errno.ENOENT:
             raise FileNotFoundError(*error.args) from error
         raise
+    except ValueError as error:
+        if isinstance(error.__cause__ or error.__context__, OSError):  # smbprotocol cannot connect
+            raise ConnectionError(str(error)) from error
+        raise
 
 
 def honest_about(path: str, call: Callable[[], T], *, info: Callable[[str], Any]) -> T:

@@ -49,8 +49,8 @@ class Request:
         Whether the request writes or deletes.
     cancelling : int
         How many cancellations the task had been asked for before the request began.
-    cut_off : bool
-        Set by whoever cancels the task, so that the request can tell this cancellation from any other.
+    cut_off : int
+        How often the task was cancelled to cut the request off, which is told from any other cancellation by it.
     """
 
     __slots__ = ("cancelling", "cut_off", "task", "writes")
@@ -59,7 +59,7 @@ class Request:
         self.task = task
         self.writes = writes
         self.cancelling = cancelling
-        self.cut_off = False
+        self.cut_off = 0
 
     def may_finish(self, drain: Drain) -> bool:
         """Whether this request is given time to finish under `drain`."""

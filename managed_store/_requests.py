@@ -51,27 +51,36 @@ class RequestsInFlight:
             if not request.cut_off:
                 raise
             # As `asyncio.timeout` does: a cancellation that is ours alone becomes our error, any other goes on.
-            cancelled_by_others = task is not None and task.uncancel() > request.cancelling
+            cancelled_by_others = task is not None and _uncancelled(task, request) > request.cancelling
             if cancelled_by_others and isinstance(error, asyncio.CancelledError):
                 raise
             cause = None if isinstance(error, asyncio.CancelledError) else error
             raise self._closed_error(" before the answer to this request came") from cause
         else:
-            if request.cut_off and task is not None:  # the backend kept the cancellation to itself
-                task.uncancel()
+            if task is not None:  # had the request been cut off, the backend kept the cancellation to itself
+                _uncancelled(task, request)
             return answer
         finally:
             self._requests.discard(request)
             if not self._requests:
                 self._idle.set()
 
-    def cut_off(self, drain: Drain) -> None:
-        """Cancel every request that may not finish. Their tasks raise StoreClosedError, not the cancellation."""
+    def cut_off(self, drain: Drain, *, again: bool = False) -> None:
+        """Cancel every request that may not finish. Their tasks raise StoreClosedError, not the cancellation.
+
+        Parameters
+        ----------
+        drain : Drain
+            Which requests may finish.
+        again : bool
+            Also those that were cancelled before: adlfs keeps a cancellation to itself now and then, and goes on.
+        """
         for request in tuple(self._requests):
-            if request.cut_off or request.may_finish(drain) or request.task in (None, _current_task()):
+            if request.may_finish(drain) or request.task in (None, _current_task()):
                 continue
-            request.cut_off = True
-            request.task.cancel()
+            if again or not request.cut_off:
+                request.cut_off += 1
+                request.task.cancel()
 
     async def finished(self, deadline: float) -> bool:
         """Wait until no request is in flight, or the loop's clock shows `deadline`; return whether none is."""
@@ -83,6 +92,13 @@ class RequestsInFlight:
             except TimeoutError:
                 return False
         return True
+
+
+def _uncancelled(task: asyncio.Task[Any], request: Request) -> int:
+    """Take back the cancellations by which a request was cut off; return how many are left."""
+    for _ in range(request.cut_off):
+        task.uncancel()
+    return task.cancelling()
 
 
 def _current_task() -> asyncio.Task[Any] | None:

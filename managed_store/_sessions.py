@@ -32,6 +32,9 @@ T = TypeVar("T")
 # Loops that are shutting down their async generators: a session that was opened there now could not end with its loop.
 _ending_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
+# How long, in seconds, to wait for a request that was cut off before cancelling it once more.
+_CANCEL_AGAIN = 0.05
+
 # Of the time to close, this part is kept for closing itself when draining takes all it may.
 _KEPT_FOR_CLOSING = 0.2
 
@@ -285,7 +288,10 @@ class Session:
         kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
         if not await self.requests.finished(deadline - kept):
             self._cut_off_requests(Drain.NOTHING)
-            await self.requests.finished(deadline - kept / 2)
+        while not await self.requests.finished(min(deadline - kept / 2, self.loop.time() + _CANCEL_AGAIN)):
+            if self.loop.time() >= deadline - kept / 2:
+                return
+            self.requests.cut_off(drain if self.loop.time() < deadline - kept else Drain.NOTHING, again=True)
 
     def _cut_off_requests(self, drain: Drain) -> None:
         if self._closer is not None:

@@ -88,14 +88,22 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
 
     def _adopt(self, name: str) -> None:
         """Give the method `name` of the synchronous filesystem a twin that is awaited."""
-        if name in ("open", "cat_file", "pipe_file"):
+        if name in ("open", "cat_file", "find", "pipe_file"):
             return
 
         @functools.wraps(getattr(type(self.sync_fs), name))
         async def twin(*args: Any, **kwargs: Any) -> Any:
-            return await self._run(lambda: getattr(self.sync_fs, name)(*args, **kwargs))
+            call = functools.partial(getattr(self.sync_fs, name), *args, **kwargs)
+            if name in ("rm", "rm_file") and args and isinstance(args[0], str):
+                return await self._run(lambda: honest_about(args[0], call, info=self.sync_fs.info))
+            return await self._run(call)
 
         setattr(self, f"_{name}", twin)
+
+    async def _find(self, path: str, **kwargs: Any) -> Any:
+        if type(self.sync_fs).find is AbstractFileSystem.find:
+            kwargs.setdefault("on_error", "raise")  # else a folder that cannot be listed is an empty one
+        return await self._run(functools.partial(self.sync_fs.find, path, **kwargs))
 
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         def read() -> bytes:

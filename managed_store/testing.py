@@ -325,7 +325,7 @@ class CloserContract:
     def _grown(self) -> dict[str, Any]:
         held = self._held()
         return {
-            "sockets": held["sockets"] - self._before["sockets"],
+            "sockets": max(0, held["sockets"] - self._before["sockets"]),  # what others had open may have gone
             "threads": held["threads"] - self._before["threads"],
         }
 

@@ -39,6 +39,8 @@ class FtpCloser(BlockingCloser):
 
     def let_go(self) -> None:
         client = self._client()
+        if client.sock is None:
+            return
         try:
             client.quit()
         except ftplib.all_errors:  # the server has gone already

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from managed_store._closers._blocking import BlockingCloser
 
@@ -28,26 +29,52 @@ class SmbCloser(BlockingCloser):
 
     def __init__(self, filesystem: AbstractFileSystem) -> None:
         super().__init__(filesystem)
-        self._server: tuple[str, int] | None = (self.filesystem.host, self.filesystem.port or 445)
+        # Either is missing while the constructor fails.
+        self._server = (str(getattr(filesystem, "host", "")), getattr(filesystem, "port", None) or 445)
+        self._uses_it = True
+        self._connection: Any = None
         with _lock:
             _in_use[self._server] += 1
 
     def let_go(self) -> None:
-        server = self._server
-        if server is None or not self._is_last(server):
-            return
-        import smbclient
-
-        smbclient.delete_session(server[0], port=server[1])
+        self._take_over()
+        if self._connection is not None:
+            self._connection.disconnect(close=True)
 
     def force(self) -> None:
-        with contextlib.suppress(Exception):  # it has been cut off by the server
-            self.let_go()
+        self._take_over()
+        if self._connection is not None:
+            with contextlib.suppress(OSError, AttributeError):  # not connected any more
+                self._connection.transport._sock.shutdown(socket.SHUT_RDWR)
+            # Waits for smbprotocol's own thread, which ends now.
+            threading.Thread(target=self._connection.disconnect, args=(False,), daemon=True).start()
 
-    def _is_last(self, server: tuple[str, int]) -> bool:
-        self._server = None
+    def still_open(self) -> list[str]:
+        connection = _pool().get(self._key) if self._uses_it else self._connection
+        return ["SMB connection"] if connection is not None and connection.transport.connected else []
+
+    def _take_over(self) -> None:
+        """Take the connection out of smbclient's pool, once, if nobody else uses it."""
+        if not self._uses_it:
+            return
+        self._uses_it = False
         with _lock:
-            _in_use[server] -= 1
-            used = _in_use[server] > 0
+            _in_use[self._server] -= 1
+            if _in_use[self._server] > 0:
+                return
         others = type(self.filesystem)._cache.values()
-        return not used and all((other.host, other.port or 445) != server for other in others)
+        if all((other.host, other.port or 445) != self._server for other in others):
+            self._connection = _pool().pop(self._key, None)
+
+    @property
+    def _key(self) -> str:
+        host, port = self._server
+        return f"{host.lower()}:{port}"
+
+
+def _pool() -> dict[str, Any]:
+    """The connections of smbclient, which cannot be reached by public names."""
+    from smbclient import _pool as pool
+
+    connections: dict[str, Any] = pool._SMB_CONNECTIONS
+    return connections

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from managed_store._closers._closer import Closer
+from managed_store._threads import Workers
 
 __all__ = ["ThreadedCloser"]
 
@@ -11,14 +12,19 @@ class ThreadedCloser(Closer):
     """Ends the threads of a ``ThreadedFileSystem``. The filesystem that they call has a closer of its own."""
 
     def busy(self) -> bool:
-        busy: bool = self.filesystem.workers.busy
-        return busy
+        return any(each.busy for each in self._workers())
 
     async def close(self) -> None:
-        await self.filesystem.workers.stopped()
+        for each in self._workers():
+            await each.stopped()
 
     def force(self) -> None:
-        self.filesystem.workers.stop()
+        for each in self._workers():
+            each.stop()
 
     def still_open(self) -> list[str]:
-        return ["thread in a call to the filesystem"] if self.filesystem.workers.alive else []
+        return ["thread in a call to the filesystem" for each in self._workers() if each.alive]
+
+    def _workers(self) -> list[Workers]:
+        workers = getattr(self.filesystem, "workers", None)  # missing while the constructor fails
+        return [] if workers is None else [workers]

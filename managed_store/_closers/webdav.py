@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn
+
 from managed_store._closers._blocking import BlockingCloser
 
 __all__ = ["WebdavCloser"]
@@ -9,6 +12,11 @@ __all__ = ["WebdavCloser"]
 
 class WebdavCloser(BlockingCloser):
     """Closes the HTTP client of ``webdav4.fsspec.WebdavFileSystem``."""
+
+    def seal(self, refuse: Callable[..., NoReturn]) -> None:
+        client = getattr(self.filesystem, "client", None)
+        if client is not None:
+            client.http.send = refuse
 
     def let_go(self) -> None:
         client = getattr(self.filesystem, "client", None)  # missing while the constructor fails
