@@ -293,6 +293,8 @@ class CloserContract:
 
     def _unused(self) -> tuple[AbstractFileSystem, Closer]:
         filesystem = self.make_filesystem()
+        for each in self.filesystems(filesystem):
+            retire_finalizers(each)  # as a store does when it has built one
         return filesystem, self.make_closer(filesystem)
 
     async def _used(self) -> tuple[AbstractFileSystem, Closer]:

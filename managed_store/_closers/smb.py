@@ -33,17 +33,19 @@ class SmbCloser(BlockingCloser):
         self._server = (str(getattr(filesystem, "host", "")), getattr(filesystem, "port", None) or 445)
         self._uses_it = True
         self._connection: Any = None
+        self._cut_off = False
         with _lock:
             _in_use[self._server] += 1
 
     def let_go(self) -> None:
         self._take_over()
-        if self._connection is not None:
+        if self._connection is not None and not self._cut_off:
             self._connection.disconnect(close=True)
 
     def force(self) -> None:
         self._take_over()
-        if self._connection is not None:
+        if self._connection is not None and not self._cut_off:
+            self._cut_off = True
             with contextlib.suppress(OSError, AttributeError):  # not connected any more
                 self._connection.transport._sock.shutdown(socket.SHUT_RDWR)
             # Waits for smbprotocol's own thread, which ends now.
