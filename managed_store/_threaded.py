@@ -95,7 +95,9 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
         async def twin(*args: Any, **kwargs: Any) -> Any:
             call = functools.partial(getattr(self.sync_fs, name), *args, **kwargs)
             if name in ("rm", "rm_file") and args and isinstance(args[0], str):
-                return await self._run(lambda: honest_about(args[0], call, info=self.sync_fs.info))
+                if kwargs.get("recursive") and self.has_folders:
+                    call = functools.partial(remove_tree, self.sync_fs, args[0])
+                return await self.workers.run(lambda: honest_about(args[0], call, info=self.sync_fs.info))
             return await self._run(call)
 
         setattr(self, f"_{name}", twin)
@@ -156,6 +158,16 @@ def write_file(filesystem: Any, path: str, value: bytes, **kwargs: Any) -> None:
         if isinstance(file, AbstractBufferedFile):
             file.closed = True
         raise
+
+
+def remove_tree(filesystem: Any, path: str) -> None:
+    """Remove a folder with all that is in it: ftp's `rm` takes each file for a folder that holds itself."""
+    for entry in filesystem.ls(path, detail=True):
+        if entry["type"] == "directory":
+            remove_tree(filesystem, entry["name"].rstrip("/"))
+        else:
+            filesystem.rm_file(entry["name"])
+    filesystem.rmdir(path)
 
 
 def _requests_at_a_time(filesystem: AbstractFileSystem) -> int | None:

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zarr
 
 from managed_store import ManagedStore
-from tests.cell import EXPECTED
+from tests.hierarchy import write_hierarchy
+from tests.places import Place, Places
 from tests.servers import FolderServer, GCSServer, S3Server, gcs_server, http_server, s3_server
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where a store can be opened: a URL on a running server, and the options for it."""
-
-    url: str
-    options: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    """What a client program needs in its environment."""
+__all__ = ["BACKENDS", "Place", "place_of", "trusting", "write_hierarchy"]
 
 
-def write_hierarchy(store: Any) -> None:
-    """Write the small hierarchy that most tests read: a group with one array in four chunks."""
-    group = zarr.create_group(store)
-    array = group.create_array("numbers", shape=EXPECTED.shape, chunks=(2, 3), dtype=EXPECTED.dtype)
-    array[:] = EXPECTED
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """The hierarchy on every backend; servers are started when first asked for."""
+    with ExitStack() as stack:
+        yield Places(stack, tmp_path_factory.mktemp("places"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What this process holds at the level of the operating system: sockets, descriptors, threads, pending tasks.
+"""What this process holds at the level of the operating system: sockets, descriptors, threads, pending tasks, files.
 
 An empty stderr proves nothing about leaks: with today's versions most leaking programs are silent.
 """
@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from dataclasses import asdict, dataclass
 
-import psutil
+import fsspec.asyn
 from zarr.core.sync import loop as zarr_loops
 
-__all__ = ["Footprint"]
+__all__ = ["NOTHING", "Footprint"]
+
+# The threads of others, which may stay: zarr's and fsspec's loops, the default executors of loops and zarr's own, and
+# gRPC's poller, which serves the whole process.
+_THREADS_OF_OTHERS = ("zarr_io", "fsspecIO", "asyncio_", "zarr_pool")
+_GRPC_POLLER = "_poll_wrapper"
 
 
 @dataclass(frozen=True)
@@ -23,34 +29,63 @@ class Footprint:
     Attributes
     ----------
     sockets : int
-        TCP sockets that are connected or half closed; none that listens.
+        TCP sockets, but for those that listen.
     descriptors : int
         Open file descriptors.
     threads : int
-        Non-daemon threads, but for the default executors of event loops: those belong to the loops.
+        Threads, daemons too, but for those that belong to others.
     tasks : int
-        Unfinished tasks of zarr's loop.
+        Unfinished tasks of zarr's loop and of fsspec's.
+    temporary : int
+        Files and folders in the folder for temporary files, at any depth, where one was given to be looked at.
     """
 
     sockets: int
     descriptors: int
     threads: int
     tasks: int
+    temporary: int = 0
 
     @classmethod
-    def now(cls) -> Footprint:
-        """Count, without collecting garbage first."""
-        connections = psutil.Process().net_connections(kind="tcp")
-        loop = zarr_loops[0]
+    def now(cls, temporary: str | None = None) -> Footprint:
+        """Count, without collecting garbage first. `temporary` is a folder that no other process uses."""
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+        loops = (zarr_loops[0], fsspec.asyn.loop[0])
         return cls(
-            sockets=sum(connection.status != psutil.CONN_LISTEN for connection in connections),
-            descriptors=len(os.listdir("/proc/self/fd")),
-            threads=sum(
-                not thread.daemon and not thread.name.startswith("asyncio_") for thread in threading.enumerate()
-            ),
-            tasks=0 if loop is None else sum(not task.done() for task in asyncio.all_tasks(loop)),
+            sockets=sum(_is_connection(descriptor) for descriptor in descriptors),
+            descriptors=len(descriptors),
+            threads=sum(_is_ours(thread) for thread in threading.enumerate()),
+            tasks=sum(not task.done() for loop in loops if loop is not None for task in asyncio.all_tasks(loop)),
+            temporary=sum(len(folders) + len(files) for _, folders, files in os.walk(temporary or os.devnull)),
         )
 
     def grown_by(self, later: Footprint) -> dict[str, int]:
         """What a later footprint has more of (or, negative, less)."""
         return {name: getattr(later, name) - count for name, count in asdict(self).items()}
+
+
+NOTHING = dict.fromkeys(Footprint.__dataclass_fields__, 0)
+
+
+def _is_ours(thread: threading.Thread) -> bool:
+    return (
+        thread is not threading.main_thread()
+        and not isinstance(thread, threading._DummyThread)  # started by gRPC below Python, which tells of it until 3.12
+        and not thread.name.startswith(_THREADS_OF_OTHERS)
+        and _GRPC_POLLER not in thread.name
+    )
+
+
+def _is_connection(descriptor: int) -> bool:
+    try:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:"):
+            return False
+        duplicate = socket.socket(fileno=os.dup(descriptor))
+    except OSError:  # closed meanwhile
+        return False
+    with duplicate:
+        return (
+            duplicate.family in (socket.AF_INET, socket.AF_INET6)
+            and duplicate.type == socket.SOCK_STREAM
+            and not duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        )

@@ -14,9 +14,9 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from managed_store import ManagedStore, StoreClosedError
-from tests.cell import read
 from tests.conftest import Place, write_hierarchy
 from tests.servers import FolderServer, http_server
+from tests.uses import read
 
 PROTOTYPE = default_buffer_prototype()
 KEY = "greeting"

@@ -13,8 +13,8 @@ import zarr
 import zarr.api.asynchronous
 
 from managed_store import ManagedStore
-from tests.cell import EXPECTED
 from tests.conftest import BACKENDS, Place, write_hierarchy
+from tests.hierarchy import EXPECTED
 
 IMAGE = np.arange(15 * 14, dtype="f4").reshape(15, 14)
 

@@ -131,9 +131,9 @@ class Builder:
         if isinstance(filesystem, Recipe):
             return self.of_recipe(filesystem, asynchronous=asynchronous)
         if isinstance(filesystem, AbstractFileSystem):
-            return self.borrow(filesystem, asynchronous=asynchronous), (
-                filesystem._strip_protocol(location) if location else ""
-            )
+            location = location or (inner[0].location if inner else link.location)
+            layer = self.borrow(filesystem, asynchronous=asynchronous)
+            return layer, filesystem._strip_protocol(location) if location else ""
         if inner:
             nearest = replace(inner[0], options={**target_options, **inner[0].options})
             return self.of_links([nearest, *inner[1:]], asynchronous=asynchronous)

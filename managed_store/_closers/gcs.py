@@ -5,7 +5,6 @@ The one place that touches private names of grpc, to close a channel without awa
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from managed_store._closers._aiohttp import AiohttpCloser
@@ -57,9 +56,10 @@ class ExtendedGcsCloser(GcsCloser):
         super().force()
         self.notice()
         for channel in self._channels.values():
+            if not channel._loop.is_running():  # then gRPC's poller would crash the process; `still_open` names it
+                continue
             for call in tuple(channel._active_calls):
-                with contextlib.suppress(RuntimeError):  # its loop is closed
-                    call.cancel()
+                call.cancel()
             channel._channel.close()
         pool = getattr(self.filesystem, "_mrd_pool_cache", None)
         if pool is not None:
