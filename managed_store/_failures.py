@@ -21,10 +21,9 @@ def honest(call: Callable[[], T]) -> T:
     try:
         return call()
     except FileNotFoundError as error:
-        cause = error.__cause__
-        if cause is not None and _is_failure(cause):
-            raise cause from None
-        raise
+        if error.__cause__ is None or not _is_failure(error.__cause__):
+            raise
+        raise error.__cause__ from None
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise FileNotFoundError(*error.args) from error
@@ -52,21 +51,21 @@ def honest_about(path: str, call: Callable[[], T], *, info: Callable[[str], Any]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ConnectionError, TimeoutError, EOFError):
         raise
     except Exception as error:
-        told = _what_is_there(path, info, error)
-        if told is error:
+        kind = _what_is_there(path, info)
+        if kind is None:
             raise
-        raise told from error
+        raise kind(path) from error  # not by a variable: an error must not refer to itself by its traceback
 
 
-def _what_is_there(path: str, info: Callable[[str], Any], error: Exception) -> Exception:
-    """The error for a path that leads to nothing or to a folder; else `error` itself, which says more."""
+def _what_is_there(path: str, info: Callable[[str], Any]) -> type[OSError] | None:
+    """The error for a path that leads to nothing or to a folder, else None."""
     try:
         found = honest(lambda: info(path))
     except FileNotFoundError:
-        return FileNotFoundError(path)
-    except Exception:
-        return error
-    return IsADirectoryError(path) if found.get("type") == "directory" else error
+        return FileNotFoundError
+    except Exception:  # the error that led here says more
+        return None
+    return IsADirectoryError if found.get("type") == "directory" else None
 
 
 def _is_failure(cause: BaseException) -> bool:

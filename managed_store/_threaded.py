@@ -95,7 +95,7 @@ class ThreadedFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
         async def twin(*args: Any, **kwargs: Any) -> Any:
             call = functools.partial(getattr(self.sync_fs, name), *args, **kwargs)
             if name in ("rm", "rm_file") and args and isinstance(args[0], str):
-                if kwargs.get("recursive") and self.has_folders:
+                if kwargs.get("recursive") and "ftp" in self.protocol:
                     call = functools.partial(remove_tree, self.sync_fs, args[0])
                 return await self.workers.run(lambda: honest_about(args[0], call, info=self.sync_fs.info))
             return await self._run(call)
@@ -161,7 +161,10 @@ def write_file(filesystem: Any, path: str, value: bytes, **kwargs: Any) -> None:
 
 
 def remove_tree(filesystem: Any, path: str) -> None:
-    """Remove a folder with all that is in it: ftp's `rm` takes each file for a folder that holds itself."""
+    """Remove a file, or a folder with all in it: ftp's `rm` takes each file for a folder that holds itself."""
+    if not filesystem.isdir(path):
+        filesystem.rm_file(path)
+        return
     for entry in filesystem.ls(path, detail=True):
         if entry["type"] == "directory":
             remove_tree(filesystem, entry["name"].rstrip("/"))

@@ -117,27 +117,31 @@ class _Job(Generic[T]):
         self._discard = discard
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._arrived: asyncio.Future[T] = self._loop.create_future()
+        self._arrived: asyncio.Future[T] | None = self._loop.create_future()
         self._skipped = False
         self.running = False
-
-    @property
-    def answered(self) -> bool:
-        return self._arrived.done() and not self._arrived.cancelled()
+        self.answered = False
 
     def skip(self) -> None:
         """Do not begin the call, if it has not begun."""
         self._skipped = True
 
     async def result(self) -> T:
+        """Wait for the result, once."""
+        arrived = self._arrived
+        assert arrived is not None
         try:
-            return await self._arrived
+            return await arrived
         except asyncio.CancelledError:
             self.skip()
             # The result can have arrived in the very turn in which the caller was cancelled: it would be lost.
-            if self.answered and self._arrived.exception() is None:
-                self._discard(self._arrived.result())
+            if self.answered and not arrived.cancelled() and arrived.exception() is None:
+                self._discard(arrived.result())
             raise
+        finally:
+            # An error refers to this frame by its traceback: a reference back would keep both until they are collected.
+            self._arrived = None
+            del arrived
 
     def run(self) -> None:
         """Make the call. Runs in a thread."""
@@ -161,14 +165,16 @@ class _Job(Generic[T]):
             otherwise()
 
     def _deliver(self, result: T) -> None:
-        if self._arrived.done():  # the caller was cancelled
+        if self._arrived is None or self._arrived.done():  # the caller was cancelled
             self._discard(result)
         else:
+            self.answered = True
             self._arrived.set_result(result)
 
     def _deliver_error(self, error: BaseException) -> None:
         if isinstance(error, StopIteration):  # the one exception that no future takes
             stopped, error = error, RuntimeError("the call raised StopIteration")
             error.__cause__ = stopped
-        if not self._arrived.done():
+        if self._arrived is not None and not self._arrived.done():
+            self.answered = True
             self._arrived.set_exception(error)

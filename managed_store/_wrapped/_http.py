@@ -80,10 +80,9 @@ class IndexedStore(WrappedFsspecStore):
             return await super()._info(key)
         except FileNotFoundError as error:
             # fsspec says so of every failure, with the real one as the cause.
-            cause = error.__cause__
-            if cause is None or isinstance(cause, FileNotFoundError) or status_of(cause) in GONE:
+            if error.__cause__ is None or _is_missing(error.__cause__):
                 raise
-            raise cause from None
+            raise error.__cause__ from None
 
 
 class HttpStore(IndexedStore):
@@ -114,6 +113,10 @@ class HttpStore(IndexedStore):
             response.raise_for_status()
             body: bytes = await response.read()
         return body if response.status == 206 else body[as_slice(byte_range)]
+
+
+def _is_missing(cause: BaseException) -> bool:
+    return isinstance(cause, FileNotFoundError) or status_of(cause) in GONE
 
 
 def _below(folder: str, entry: str) -> str | None:
