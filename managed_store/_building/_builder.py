@@ -165,7 +165,12 @@ class Builder:
         if link.options.get("cache_storage", "TMP") == "TMP":
             folder = link.options["cache_storage"] = tempfile.mkdtemp(prefix="managed-store-")
             release = (functools.partial(shutil.rmtree, folder, ignore_errors=True),)
-        cache = link.cls(fs=layer.filesystem, skip_instance_cache=True, **link.options)
+        try:
+            cache = link.cls(fs=layer.filesystem, skip_instance_cache=True, **link.options)
+        except BaseException:
+            for undo in release:
+                undo()
+            raise
         return self.add(cache, link.options, inner=(layer,), release=release), path or link.location
 
     def _archive(self, link: Link, inner: list[Link]) -> tuple[Layer, str]:
