@@ -15,13 +15,17 @@ from fsspec.registry import registry as registered_implementations
 
 from managed_store.errors import ArgumentError
 
-__all__ = ["DECIDED_HERE", "OPTIONS_OF_OPEN", "Link", "links_of", "parts_of", "protocols_of"]
+__all__ = ["DECIDED_HERE", "OPTIONS_OF_OPEN", "Link", "links_of", "parts_of", "protocols_of", "wants_listings_cache"]
 
 # What a managed store decides itself, for every filesystem of a chain.
 DECIDED_HERE = ("asynchronous", "skip_instance_cache", "loop")
 
 # What `fsspec.open` takes for itself where it opens a URL: never options of the filesystem.
 OPTIONS_OF_OPEN = ("compression", "encoding", "errors", "expand", "mode", "name_function", "newline", "num")
+
+
+# Any of these among the options of a filesystem says that it is to cache listings.
+_LISTINGS_CACHE_OPTIONS = ("use_listings_cache", "listings_expiry_time", "max_paths")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Link:
 def protocols_of(url: str) -> list[str]:
     """The protocols of a chain, outermost first."""
     return [protocol for protocol, _ in parts_of(url)]
+
+
+def wants_listings_cache(options: Mapping[str, Any]) -> bool:
+    """Whether the options of a filesystem ask for a cache of listings."""
+    return any(options.get(name) for name in _LISTINGS_CACHE_OPTIONS)
 
 
 def links_of(url: str, options: Mapping[str, Any]) -> list[Link]:

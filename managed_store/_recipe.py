@@ -16,7 +16,7 @@ from typing import Any
 from fsspec.registry import known_implementations
 from fsspec.registry import registry as registered_implementations
 
-from managed_store._chain import protocols_of
+from managed_store._chain import protocols_of, wants_listings_cache
 from managed_store._levels import check_levels, check_parts
 from managed_store._redaction import redacted
 from managed_store.errors import ArgumentError, ArgumentTypeError, MissingPackageError, UnknownProtocolError
@@ -30,9 +30,6 @@ _EXTRAS = {"s3fs": "s3", "adlfs": "azure"}
 _ALWAYS = {"asynchronous": True, "skip_instance_cache": True}
 
 _FILE_CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
-
-# Any of these among the user's options says that a listings cache is wanted.
-_LISTINGS_CACHE_OPTIONS = ("use_listings_cache", "listings_expiry_time", "max_paths")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,7 +121,7 @@ class Recipe:
         another that has listed before, and gcsfs and adlfs lose keys even within one filesystem.
         """
         levels = [self.options, *(value for value in self.options.values() if isinstance(value, Mapping))]
-        return any(level.get(name) for level in levels for name in _LISTINGS_CACHE_OPTIONS)
+        return any(map(wants_listings_cache, levels))
 
 
 def _checked_url(url: object) -> str:

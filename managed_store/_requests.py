@@ -57,7 +57,7 @@ class RequestsInFlight:
             cause = None if isinstance(error, asyncio.CancelledError) else error
             raise self._closed_error(" before the answer to this request came") from cause
         else:
-            if task is not None:  # had the request been cut off, the backend kept the cancellation to itself
+            if request.cut_off and task is not None:  # the backend kept the cancellation to itself
                 _uncancelled(task, request)
             return answer
         finally:

@@ -284,14 +284,18 @@ class Session:
         """Let the requests finish that may, cut off the rest, and return when none is left or time is up."""
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=max(0.0, deadline - self.loop.time()))
-        self._cut_off_requests(drain)
         kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
-        if not await self.requests.finished(deadline - kept):
-            self._cut_off_requests(Drain.NOTHING)
-        while not await self.requests.finished(min(deadline - kept / 2, self.loop.time() + _CANCEL_AGAIN)):
-            if self.loop.time() >= deadline - kept / 2:
-                return
-            self.requests.cut_off(drain if self.loop.time() < deadline - kept else Drain.NOTHING, again=True)
+        if not await self._cut_off_until(drain, deadline - kept):
+            await self._cut_off_until(Drain.NOTHING, deadline - kept / 2)
+
+    async def _cut_off_until(self, drain: Drain, deadline: float) -> bool:
+        """Cut off what may not finish, and wait for all; return whether none is left before the deadline."""
+        self._cut_off_requests(drain)
+        while not await self.requests.finished(min(deadline, self.loop.time() + _CANCEL_AGAIN)):
+            if self.loop.time() >= deadline:
+                return False
+            self.requests.cut_off(drain, again=True)
+        return True
 
     def _cut_off_requests(self, drain: Drain) -> None:
         if self._closer is not None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from unittest import mock
 
-from managed_store._closers import Closer, closer_for, retire_finalizers
+from managed_store._closers import Closer, closer_for, retire_finalizers, retire_own_finalizers
 from managed_store._closers.unknown import UnknownCloser
 from managed_store.errors import MissingPackageError
 
@@ -307,8 +307,7 @@ class CloserContract:
         """Do what a store does before it closes or forces."""
         closer.notice()
         for each in self.filesystems(filesystem):
-            packages = {cls.__module__.partition(".")[0] for cls in type(each).__mro__}
-            retire_finalizers(each, packages=frozenset(packages - {"builtins"}))
+            retire_own_finalizers(each)
         closer.seal(_refuse)
 
     async def _end(self, filesystem: AbstractFileSystem, closer: Closer) -> None:

@@ -9,9 +9,8 @@ import tarfile
 import uuid
 import warnings
 import zipfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +21,8 @@ import zarr
 from zarr.core.buffer import cpu
 from zarr.core.sync import sync
 
-from managed_store import ManagedStore
-from tests.servers import (
-    azure_server,
-    ftp_server,
-    gcs_server,
-    http_server,
-    s3_server,
-    sftp_server,
-    smb_server,
-    webdav_server,
-    webhdfs_server,
-)
+from tests.places import SERVERS, Place, write_folder
 from tests.servers._clients import needs, needs_azurite
-
-SERVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "http": http_server,
-    "https": lambda: http_server(tls=True),
-    "gs": gcs_server,
-    "s3": s3_server,
-    "az": azure_server,
-    "ftp": ftp_server,
-    "sftp": sftp_server,
-    "webdav": webdav_server,
-    "webhdfs": webhdfs_server,
-    "smb": smb_server,
-}
 
 LARGE = 5 * 2**20 + 1000  # more than any block or part that a backend reads at a time
 
@@ -88,25 +63,6 @@ CHAINS = (
 )
 REFERENCES = ("reference", "reference::http", "reference::simplecache::http")
 EVERY_BACKEND = (*PLAIN, *CHAINS, *REFERENCES)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a store can be opened."""
-
-    url: str
-    options: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    def store(self, **arguments: Any) -> ManagedStore:
-        """A new store there."""
-        return ManagedStore(self.url, storage_options=self.options, **arguments)
-
-
-def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the contents into a local folder."""
-    for key, content in contents.items():
-        (folder / key).parent.mkdir(parents=True, exist_ok=True)
-        (folder / key).write_bytes(content)
 
 
 def zipped(contents: Mapping[str, bytes]) -> bytes:

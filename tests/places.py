@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from managed_store import ManagedStore
 from tests.hierarchy import hierarchy
 from tests.servers import (
     azure_server,
@@ -22,9 +23,9 @@ from tests.servers import (
     webhdfs_server,
 )
 
-__all__ = ["Place", "Places", "write_folder"]
+__all__ = ["SERVERS", "Place", "Places", "write_folder"]
 
-_SERVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+SERVERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "http": http_server,
     "https": lambda: http_server(tls=True),
     "gs": gcs_server,
@@ -44,13 +45,17 @@ class Place:
     """Where a store can be opened: a URL on a running server, and the options for it."""
 
     url: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
     environment: dict[str, str] = field(default_factory=dict)
     """What a client program needs in its environment."""
     memory: dict[str, bytes] = field(default_factory=dict)
     """What must be in the memory of the client program."""
     in_cycles: bool = False
     """Whether a failed look-up leaves reference cycles, which hold the store until they are collected."""
+
+    def store(self, **arguments: Any) -> ManagedStore:
+        """A new store there."""
+        return ManagedStore(self.url, storage_options=self.options, **arguments)
 
 
 class Places:
@@ -73,7 +78,7 @@ class Places:
     def server(self, name: str) -> Any:
         """The server `name`, with the hierarchy on it."""
         if name not in self._servers:
-            server = self._stack.enter_context(_SERVERS[name]())
+            server = self._stack.enter_context(SERVERS[name]())
             match name:
                 case "gs" | "gs with gRPC":
                     self._fill_gcs(server, "bucket", "flat")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from managed_store._building._builder import Builder
 from managed_store._caches import ReadThrough
-from managed_store._closers import Layer, retire_finalizers
+from managed_store._closers import Layer, retire_own_finalizers
 from managed_store._recipe import Recipe
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class Built:
     def retire_finalizers(self) -> None:
         """Detach the finalizers that the backends have registered since the filesystems were built."""
         for each in self.layer.filesystems():
-            packages = {cls.__module__.partition(".")[0] for cls in type(each).__mro__}
-            retire_finalizers(each, packages=frozenset(packages - {"builtins"}))
+            retire_own_finalizers(each)
 
 
 def build(recipe: Recipe, loop: asyncio.AbstractEventLoop) -> Built:

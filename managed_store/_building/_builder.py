@@ -12,7 +12,7 @@ import functools
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,16 +27,13 @@ from fsspec.spec import AbstractFileSystem
 
 from managed_store._borrowed import check_loops
 from managed_store._caches import ReadThrough, fetch
-from managed_store._chain import Link, links_of
+from managed_store._chain import Link, links_of, wants_listings_cache
 from managed_store._closers import Layer, closer_of, retire_finalizers
 from managed_store._recipe import Recipe
 from managed_store._threaded import ThreadedFileSystem
 from managed_store.errors import ArgumentError
 
 __all__ = ["Builder"]
-
-# Any of these among the options of a link says that a listings cache is wanted.
-LISTINGS_CACHE_OPTIONS = ("use_listings_cache", "listings_expiry_time", "max_paths")
 
 
 class Builder:
@@ -87,10 +84,10 @@ class Builder:
             return build_references(self, link, inner, asynchronous=asynchronous)
         return self._plain(link, inner, asynchronous=asynchronous)
 
-    def add(self, filesystem: Any, options: Mapping[str, Any], **parts: Any) -> Layer:
+    def add(self, filesystem: Any, *, caches_listings: bool = False, **parts: Any) -> Layer:
         """Take over a filesystem that has just been built."""
         retire_finalizers(filesystem)
-        if not any(options.get(name) for name in LISTINGS_CACHE_OPTIONS):
+        if not caches_listings:
             filesystem.dircache = DirCache(use_listings_cache=False)
         layer = Layer(filesystem, **parts)
         self._built.append(layer)
@@ -110,7 +107,7 @@ class Builder:
             return layer
         else:
             threaded = ThreadedFileSystem(filesystem)
-        return self.add(threaded, {}, inner=(layer,))
+        return self.add(threaded, inner=(layer,))
 
     def borrow(self, filesystem: Any, *, asynchronous: bool) -> Layer:
         """Take a filesystem of the user's, which is used, and never closed."""
@@ -134,13 +131,32 @@ class Builder:
             location = location or (inner[0].location if inner else link.location)
             layer = self.borrow(filesystem, asynchronous=asynchronous)
             return layer, filesystem._strip_protocol(location) if location else ""
-        if inner:
-            nearest = replace(inner[0], options={**target_options, **inner[0].options})
-            return self.of_links([nearest, *inner[1:]], asynchronous=asynchronous)
-        return self.of_links(
-            links_of(location or link.location or "", {**target_options, "protocol": protocol}),
-            asynchronous=asynchronous,
+        return self.beneath(
+            inner, location or link.location, {**target_options, "protocol": protocol}, asynchronous=asynchronous
         )
+
+    def beneath(
+        self, inner: list[Link], location: str, options: dict[str, Any], *, asynchronous: bool
+    ) -> tuple[Layer, str]:
+        """Build what a filesystem is laid over: the rest of the chain, or else what its own options name.
+
+        Parameters
+        ----------
+        inner : list of Link
+            The rest of the chain; empty if there is none.
+        location : str
+            The URL or path that the options name.
+        options : dict
+            The options for it, with its protocol, which may be None. For a chain, those that it has not itself.
+        asynchronous : bool
+            As in `of_links`.
+        """
+        if inner:
+            del options["protocol"]  # the URL says it
+            links = [replace(inner[0], options={**options, **inner[0].options}), *inner[1:]]
+        else:
+            links = links_of(location, options)
+        return self.of_links(links, asynchronous=asynchronous)
 
     def abandon(self, error: BaseException) -> None:
         """Close what was built before `error`, that which failed in its constructor included."""
@@ -171,7 +187,7 @@ class Builder:
             for undo in release:
                 undo()
             raise
-        return self.add(cache, link.options, inner=(layer,), release=release), path or link.location
+        return self.add(cache, inner=(layer,), release=release), path or link.location
 
     def _archive(self, link: Link, inner: list[Link]) -> tuple[Layer, str]:
         layer, path = self.target(link, inner, asynchronous=False)
@@ -184,7 +200,7 @@ class Builder:
         except BaseException:
             file.close()
             raise
-        return self.add(archive, link.options, inner=(layer,), release=(file.close,)), link.location
+        return self.add(archive, inner=(layer,), release=(file.close,)), link.location
 
     def _plain(self, link: Link, inner: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
         options = {**link.options, **_nested(inner)}
@@ -198,7 +214,8 @@ class Builder:
         if link.cls.async_impl:
             options["asynchronous"] = asynchronous
             check_loops(link.name, link.options, self._loop if asynchronous else get_loop(), self._url)
-        return self.add(link.cls(skip_instance_cache=True, **options), link.options), link.location
+        filesystem = link.cls(skip_instance_cache=True, **options)
+        return self.add(filesystem, caches_listings=wants_listings_cache(link.options)), link.location
 
 
 def _nested(inner: list[Link]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import base64
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fsspec.core import split_protocol
@@ -32,9 +31,11 @@ def build_references(builder: Builder, link: Link, inner: list[Link], *, asynchr
     given, protocol = options.pop("fs", None), options.pop("remote_protocol", None)
     remote_options = options.pop("remote_options", None) or {}
     table, loader = _table(builder, link, inner, options)
-    local, _ = builder.of_links(links_of("file://", {}), asynchronous=asynchronous)
-    if asynchronous:
-        local = builder.made_asynchronous(local)
+
+    def fitting(layer: Layer) -> Layer:
+        return builder.made_asynchronous(layer) if asynchronous else layer
+
+    local = fitting(builder.of_links(links_of("file://", {}), asynchronous=asynchronous)[0])
     references = link.cls(fo=table, fs={None: local.filesystem}, asynchronous=asynchronous, **options)
     if isinstance(references.references, dict):
         references.references = {key: _plain(value) for key, value in references.references.items()}
@@ -42,8 +43,7 @@ def build_references(builder: Builder, link: Link, inner: list[Link], *, asynchr
     needed = _protocols(references)
     layers = [local, *loader]
     if isinstance(given, AbstractFileSystem):
-        layer = builder.borrow(given, asynchronous=asynchronous)
-        layers.append(builder.made_asynchronous(layer) if asynchronous else layer)
+        layers.append(fitting(builder.borrow(given, asynchronous=asynchronous)))
         names = (given.protocol,) if isinstance(given.protocol, str) else given.protocol
         filesystems: dict[str, Any] = dict.fromkeys(names, layers[-1].filesystem)
     else:
@@ -56,10 +56,11 @@ def build_references(builder: Builder, link: Link, inner: list[Link], *, asynchr
                 layer = builder.borrow(own, asynchronous=asynchronous)
             else:
                 layer, _ = builder.of_links(links_of(f"{each}://", dict(own)), asynchronous=asynchronous)
-            layers.append(builder.made_asynchronous(layer) if asynchronous else layer)
+            layers.append(fitting(layer))
             filesystems[each] = layers[-1].filesystem
     references.fss.update(filesystems)
-    return builder.add(references, {"use_listings_cache": True}, inner=tuple(layers)), link.location
+    # Its cache of listings is made from the table, which does not change.
+    return builder.add(references, caches_listings=True, inner=tuple(layers)), link.location
 
 
 def _table(builder: Builder, link: Link, inner: list[Link], options: dict[str, Any]) -> tuple[Any, tuple[Layer, ...]]:
@@ -68,13 +69,9 @@ def _table(builder: Builder, link: Link, inner: list[Link], options: dict[str, A
     target_options = {**(options.pop("ref_storage_args", None) or options.pop("target_options", None) or {})}
     cache_size = options.get("cache_size", 128)
     compression = target_options.pop("compression", None)
-    if inner:
-        nearest = replace(inner[0], options={**target_options, **inner[0].options})
-        layer, path = builder.of_links([nearest, *inner[1:]], asynchronous=False)
-    elif isinstance(location, str):
-        layer, path = builder.of_links(links_of(location, {**target_options, "protocol": protocol}), asynchronous=False)
-    else:
+    if not inner and not isinstance(location, str):  # the table itself
         return location, ()
+    layer, path = builder.beneath(inner, location, {**target_options, "protocol": protocol}, asynchronous=False)
     filesystem: Any = layer.filesystem
     if ".json" not in path and (path.endswith(("parq", "parquet", "/")) or filesystem.isdir(path)):
         engine = "pyarrow" if importlib.util.find_spec("pyarrow") else "fastparquet"  # pandas gives up the other

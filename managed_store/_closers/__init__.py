@@ -6,11 +6,19 @@ them, and looked up along the class hierarchy, nearest first.
 
 from __future__ import annotations
 
-from managed_store._closers._closer import Closer, retire_finalizers
+from managed_store._closers._closer import Closer, retire_finalizers, retire_own_finalizers
 from managed_store._closers._layers import ElsewhereCloser, Layer, LayerCloser
 from managed_store._closers._registry import closer_for, register_closer
 
-__all__ = ["Closer", "Layer", "closer_for", "closer_of", "register_closer", "retire_finalizers"]
+__all__ = [
+    "Closer",
+    "Layer",
+    "closer_for",
+    "closer_of",
+    "register_closer",
+    "retire_finalizers",
+    "retire_own_finalizers",
+]
 
 
 def closer_of(layer: Layer) -> Closer:

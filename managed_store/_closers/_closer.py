@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-__all__ = ["Closer", "retire_finalizers"]
+__all__ = ["Closer", "retire_finalizers", "retire_own_finalizers"]
 
 
 class Closer:
@@ -79,3 +79,9 @@ def retire_finalizers(filesystem: AbstractFileSystem, *, packages: frozenset[str
         function: Any = alive[1]
         if packages is None or str(getattr(function, "__module__", "")).partition(".")[0] in packages:
             finalizer.detach()
+
+
+def retire_own_finalizers(filesystem: AbstractFileSystem) -> None:
+    """Detach the callbacks that come from the packages of the filesystem's class and its bases."""
+    packages = {cls.__module__.partition(".")[0] for cls in type(filesystem).__mro__}
+    retire_finalizers(filesystem, packages=frozenset(packages - {"builtins"}))

@@ -29,8 +29,8 @@ class ReferencesStore(WrappedFsspecStore):
     supports_deletes = False
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        await self._look_up(key)
         if not isinstance(byte_range, BYTE_REQUESTS) or asks_for_nothing(byte_range):
+            await self._look_up(key)
             return await super().get(key, prototype, byte_range)
         try:
             return await self._get_within(key, prototype, byte_range)

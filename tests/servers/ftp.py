@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.servers._account import account_server
 from tests.servers._handle import AccountServer
-from tests.servers._process import run_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,5 @@ class FTPServer(AccountServer):
 @contextmanager
 def ftp_server(root: Path | None = None) -> Iterator[FTPServer]:
     """Serve the folder `root`, or else an empty temporary one."""
-    username, password = "user", "secret"
-    config = {"root": str(root) if root else None, "username": username, "password": password}
-    with run_server("serve_ftp", config) as announced:
-        yield FTPServer(
-            url=announced["url"],
-            port=announced["port"],
-            statistics_port=announced["statistics_port"],
-            root=Path(announced["root"]),
-            username=username,
-            password=password,
-        )
+    with account_server(FTPServer, "serve_ftp", root) as server:
+        yield server

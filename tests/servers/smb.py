@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.servers._account import account_server
 from tests.servers._handle import AccountServer
-from tests.servers._process import run_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +27,5 @@ class SMBServer(AccountServer):
 @contextmanager
 def smb_server(root: Path | None = None) -> Iterator[SMBServer]:
     """Serve the folder `root`, or else an empty temporary one."""
-    username, password = "user", "secret"
-    config = {"root": str(root) if root else None, "share": "share", "username": username, "password": password}
-    with run_server("serve_smb", config) as announced:
-        yield SMBServer(
-            url=announced["url"],
-            port=announced["port"],
-            statistics_port=announced["statistics_port"],
-            root=Path(announced["root"]),
-            share="share",
-            username=username,
-            password=password,
-        )
+    with account_server(SMBServer, "serve_smb", root, share="share") as server:
+        yield server

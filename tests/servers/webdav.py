@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.servers._account import account_server
 from tests.servers._handle import AccountServer
-from tests.servers._process import run_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +25,5 @@ class WebDAVServer(AccountServer):
 @contextmanager
 def webdav_server(root: Path | None = None) -> Iterator[WebDAVServer]:
     """Serve the folder `root`, or else an empty temporary one."""
-    username, password = "user", "secret"
-    config = {"root": str(root) if root else None, "username": username, "password": password}
-    with run_server("serve_webdav", config) as announced:
-        yield WebDAVServer(
-            url=announced["url"],
-            port=announced["port"],
-            statistics_port=announced["statistics_port"],
-            root=Path(announced["root"]),
-            username=username,
-            password=password,
-        )
+    with account_server(WebDAVServer, "serve_webdav", root) as server:
+        yield server
