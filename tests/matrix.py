@@ -1,7 +1,8 @@
 """The leak matrix: every backend in every use, with this package and with plain zarr, each in a process of its own.
 
 ``python -m tests.matrix`` runs all of it and prints a table; ``--write docs/backends.md`` writes that as a page.
-``--backend`` and ``--use`` (each may be repeated) run a part.
+``--backend`` and ``--use`` (each may be repeated) run a part. ``--also PYTHON`` makes the same uses with another
+interpreter too, whose environment has other versions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.footprint import NOTHING
-from tests.matrix_table import backends_page, printed
+from tests.matrix_table import Row, backends_page, printed, versions_with
 from tests.places import Place, Places
 from tests.uses import USES
 from tests.variants import VARIANTS, WRITABLE, place_of_variant
@@ -77,12 +78,12 @@ class Outcome:
 def uses_of(variant: str) -> list[str]:
     """The uses that can be made of a backend."""
     left_out = set() if variant in WRITABLE else {"write"}
-    if variant == "smb":  # smbclient loses connections when several threads connect at once
-        left_out |= {"threads"}
     return [use for use in USES if use not in left_out]
 
 
-def run_cells(place: Place, uses: Sequence[str], *, plain: bool, together: bool = False) -> dict[str, Outcome]:
+def run_cells(
+    place: Place, uses: Sequence[str], *, plain: bool, together: bool = False, python: str = sys.executable
+) -> dict[str, Outcome]:
     """Make these uses of a place, each in a process of its own, or all in one."""
     config = {
         "url": place.url, "options": place.options, "memory": place.memory, "in_cycles": place.in_cycles,
@@ -93,7 +94,7 @@ def run_cells(place: Place, uses: Sequence[str], *, plain: bool, together: bool 
         strict = [] if plain else ["-W", "error"]
         settings = {"TMPDIR": folder, "GRPC_VERBOSITY": "NONE", "OPENBLAS_NUM_THREADS": "1"}
         result = subprocess.run(
-            [sys.executable, "-X", "dev", *strict, "-m", "tests.cell", repr(config)],
+            [python, "-X", "dev", *strict, "-m", "tests.cell", repr(config)],
             env={**os.environ, **place.environment, **settings},
             cwd=Path(__file__).parent.parent,
             capture_output=True,
@@ -115,19 +116,21 @@ def _without_noise(stderr: str) -> list[str]:
     return stderr.splitlines()
 
 
-def run_matrix(variants: Sequence[str], uses: Sequence[str], *, plain: bool = True) -> dict[str, Any]:
+def run_matrix(
+    variants: Sequence[str], uses: Sequence[str], *, pythons: Sequence[str] = (sys.executable,), plain: bool = True
+) -> dict[str, Row]:
     """Run a part of the matrix; gives for each backend the outcomes of this package, and of plain zarr."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="matrix-")))
         places = Places(stack, folder)
         at = {variant: place_of_variant(variant, places) for variant in variants}
 
-        def run(variant: str) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
+        def run(variant: str) -> Row:
             wanted = [use for use in uses_of(variant) if use in uses]
-            managed = run_cells(at[variant], wanted, plain=False)
-            controls = run_cells(at[variant], wanted, plain=True) if plain else {}
-            print(f"{variant}: {sum(each.passed for each in managed.values())} of {len(managed)}", file=sys.stderr)
-            return managed, controls
+            managed = [run_cells(at[variant], wanted, plain=False, python=python) for python in pythons]
+            row = Row(managed, run_cells(at[variant], wanted, plain=True) if plain else {})
+            print(f"{variant}: {', '.join(row.passed())}", file=sys.stderr)
+            return row
 
         with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as executor:  # one more: plain zarr often hangs
             return dict(zip(variants, executor.map(run, variants), strict=True))
@@ -138,26 +141,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("--backend", action="append", choices=list(VARIANTS), help="run this backend only")
     parser.add_argument("--use", action="append", choices=list(USES), help="make this use only")
+    parser.add_argument("--also", action="append", default=[], metavar="PYTHON", help="use this interpreter too")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table as a page of the documentation")
     parser.add_argument("--no-plain", action="store_true", help="leave out plain zarr")
     arguments = parser.parse_args()
     started = time.monotonic()
-    outcomes = run_matrix(
-        arguments.backend or list(VARIANTS), arguments.use or list(USES), plain=not arguments.no_plain
+    pythons = [sys.executable, *arguments.also]
+    rows = run_matrix(
+        arguments.backend or list(VARIANTS),
+        arguments.use or list(USES),
+        pythons=pythons,
+        plain=not arguments.no_plain,
     )
-    failed = [
-        (variant, use, outcome)
-        for variant, (managed, _) in outcomes.items()
+    cells = [
+        (f"{variant}: {use}, {python}", outcome)
+        for variant, row in rows.items()
+        for python, managed in zip(pythons, row.managed, strict=True)
         for use, outcome in managed.items()
-        if not outcome.passed
     ]
-    for variant, use, outcome in failed:
-        print(f"--- {variant}: {use}: {outcome}\n")
-    print(printed(outcomes))
-    total = sum(len(managed) for managed, _ in outcomes.values())
-    print(f"\n{total - len(failed)} of {total} cells passed, in {time.monotonic() - started:.0f} s")
+    failed = [(name, outcome) for name, outcome in cells if not outcome.passed]
+    for name, outcome in failed:
+        print(f"--- {name}: {outcome}\n")
+    versions = [versions_with(python) for python in pythons]
+    print(printed(rows, versions))
+    print(f"\n{len(cells) - len(failed)} of {len(cells)} cells passed, in {time.monotonic() - started:.0f} s")
     if arguments.write:
-        arguments.write.write_text(backends_page(outcomes))
+        arguments.write.write_text(backends_page(rows, versions))
     return 1 if failed else 0
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import re
+import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["backends_page", "plain_summary", "printed"]
+__all__ = ["Row", "backends_page", "plain_summary", "printed", "versions_with"]
 
 _PACKAGES = (
     "zarr", "fsspec", "aiohttp", "gcsfs", "grpcio", "s3fs", "aiobotocore", "adlfs", "paramiko", "webdav4",
@@ -29,32 +33,52 @@ socket, descriptor, thread, task or temporary file was left, and nothing was wri
 
 _FOOT = """
 Plain zarr is `FsspecStore.from_url(url, storage_options=…)` with the same URL and options, in the same uses. What it
-leaves is what was open after the block; where it fails, the message that came most often is given.
+leaves is what was open after the block; where it fails, the message that came most often is given. It ran with the
+first of these sets of versions:
 
-Versions: {versions}.
+{versions}
 """
 
 
-def rows(outcomes: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """For each backend: its name, cells passed of cells run, and what plain zarr does."""
-    return [
-        (variant, f"{sum(each.passed for each in managed.values())} of {len(managed)}", plain_summary(plain))
-        for variant, (managed, plain) in outcomes.items()
-    ]
+@dataclass(frozen=True)
+class Row:
+    """What came of every use of one backend.
+
+    Attributes
+    ----------
+    managed : list of dict
+        With this package: for each interpreter, use → outcome.
+    plain : dict
+        With plain zarr: use → outcome; empty if that was not run.
+    """
+
+    managed: list[Mapping[str, Any]]
+    plain: Mapping[str, Any]
+
+    def passed(self) -> list[str]:
+        """For each interpreter: cells passed of cells run."""
+        return [f"{sum(each.passed for each in uses.values())} of {len(uses)}" for uses in self.managed]
 
 
-def printed(outcomes: Mapping[str, Any]) -> str:
+def _table(rows: Mapping[str, Row], versions: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    head = ["backend", *(f"Python {each['Python']}, zarr {each['zarr']}" for each in versions), "plain zarr"]
+    return [head, *([variant, *row.passed(), plain_summary(row.plain)] for variant, row in rows.items())]
+
+
+def printed(rows: Mapping[str, Row], versions: Sequence[Mapping[str, str]]) -> str:
     """The table for a terminal."""
-    table = [("backend", "passed", "plain zarr"), *rows(outcomes)]
-    first, second = (max(len(row[column]) for row in table) for column in (0, 1))
-    return "\n".join(f"{row[0]:{first}}  {row[1]:{second}}  {row[2]}" for row in table)
+    table = _table(rows, versions)
+    widths = [*(max(map(len, column)) for column in list(zip(*table, strict=True))[:-1]), 0]
+    return "\n".join("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)) for row in table)
 
 
-def backends_page(outcomes: Mapping[str, Any]) -> str:
+def backends_page(rows: Mapping[str, Row], versions: Sequence[Mapping[str, str]]) -> str:
     """The table as a page."""
-    lines = ["| backend | cells passed | plain zarr |", "|---|---|---|"]
-    lines += [f"| {variant} | {passed} | {plain.replace('|', '/')} |" for variant, passed, plain in rows(outcomes)]
-    return _HEAD + "\n".join(lines) + "\n" + _FOOT.format(versions=_versions())
+    head, *body = _table(rows, versions)
+    lines = [head, ["---"] * len(head), *([text.replace("|", "/") for text in row] for row in body)]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    found = "\n".join("- " + ", ".join(f"{name} {version}" for name, version in each.items()) for each in versions)
+    return _HEAD + table + _FOOT.format(versions=found)
 
 
 def plain_summary(plain: Mapping[str, Any]) -> str:
@@ -76,15 +100,19 @@ def plain_summary(plain: Mapping[str, Any]) -> str:
     if name is not None:
         unit = {"temporary": "temporary files"}.get(name, name)
         unit = unit.removesuffix("s") if left[name] == 1 else unit
-        parts.append(f"leaks {left[name]} {unit} ({leaking} uses)")
+        parts.append(f"leaks {left[name]} {unit} ({_uses(leaking)})")
     if errors:
         failing = sum(errors.values())
         beyond_never = sum(each.error is None for use, each in plain.items() if use != "never")
         verb = "fails" if beyond_never else "does not open"
-        parts.append(f"{verb}: {errors.most_common(1)[0][0]} ({failing} uses)")
+        parts.append(f"{verb}: {errors.most_common(1)[0][0]} ({_uses(failing)})")
     if noisy:
-        parts.append(f"writes to stderr ({noisy} uses)")
+        parts.append(f"writes to stderr ({_uses(noisy)})")
     return "; ".join(parts) or "fine"
+
+
+def _uses(count: int) -> str:
+    return "1 use" if count == 1 else f"{count} uses"
 
 
 def _general(error: str) -> str:
@@ -93,11 +121,21 @@ def _general(error: str) -> str:
     return text if len(text) <= 90 else f"{text[:89]}…"
 
 
-def _versions() -> str:
-    found = [f"Python {platform.python_version()}"]
+def versions_with(python: str) -> dict[str, str]:
+    """The versions that an interpreter has installed."""
+    program = "import json; from tests.matrix_table import versions; print(json.dumps(versions()))"
+    root = Path(__file__).parent.parent
+    answer = subprocess.run([python, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(answer.stdout)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """The versions that this interpreter has installed."""
+    found = {"Python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             pass
-    return ", ".join(found)
+    return found

@@ -28,7 +28,7 @@ from fsspec.spec import AbstractFileSystem
 from managed_store._borrowed import check_loops
 from managed_store._caches import ReadThrough, fetch
 from managed_store._chain import Link, links_of, wants_listings_cache
-from managed_store._closers import Layer, closer_of, retire_finalizers
+from managed_store._closers import Layer, building, closer_of, retire_finalizers
 from managed_store._recipe import Recipe
 from managed_store._threaded import ThreadedFileSystem
 from managed_store.errors import ArgumentError
@@ -214,7 +214,8 @@ class Builder:
         if link.cls.async_impl:
             options["asynchronous"] = asynchronous
             check_loops(link.name, link.options, self._loop if asynchronous else get_loop(), self._url)
-        filesystem = link.cls(skip_instance_cache=True, **options)
+        with building(link.cls, options):
+            filesystem = link.cls(skip_instance_cache=True, **options)
         return self.add(filesystem, caches_listings=wants_listings_cache(link.options)), link.location
 
 

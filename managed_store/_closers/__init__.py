@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from managed_store._closers._closer import Closer, retire_finalizers, retire_own_finalizers
 from managed_store._closers._layers import ElsewhereCloser, Layer, LayerCloser
-from managed_store._closers._registry import closer_for, register_closer
+from managed_store._closers._registry import building, closer_for, register_closer
 
 __all__ = [
     "Closer",
     "Layer",
+    "building",
     "closer_for",
     "closer_of",
     "register_closer",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class Closer:
     def __init__(self, filesystem: AbstractFileSystem) -> None:
         # Typed loosely, once: fsspec and its backends have no types, and closers read their attributes by name.
         self.filesystem: Any = filesystem
+
+    @classmethod
+    def building(cls, options: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """Return what is held while a filesystem is built with these options; a lock, where that disturbs another."""
+        return nullcontext()
 
     async def open(self) -> None:
         """Open what every request needs, before the first of them. Concurrent first requests would each open one."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,7 +16,7 @@ from managed_store.errors import ArgumentError, ArgumentTypeError
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-__all__ = ["closer_for", "register_closer"]
+__all__ = ["building", "closer_for", "register_closer"]
 
 CloserFactory: TypeAlias = "Callable[[AbstractFileSystem], Closer]"
 
@@ -113,6 +114,13 @@ def register_closer(protocol_or_class: str | type, closer: CloserFactory) -> Non
 def closer_for(filesystem: AbstractFileSystem) -> Closer:
     """Make the closer of `filesystem`; what no closer is registered for gets one that looks for what it can close."""
     return _factory_for(type(filesystem))(filesystem)
+
+
+def building(cls: type, options: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Return what the closers of this class want held while a filesystem of it is built with these options."""
+    factory = _factory_for(cls)
+    closer = factory if isinstance(factory, type) and issubclass(factory, Closer) else Closer
+    return closer.building(options)
 
 
 def _factory_for(cls: type) -> CloserFactory:

@@ -56,10 +56,9 @@ class ExtendedGcsCloser(GcsCloser):
         super().force()
         self.notice()
         for channel in self._channels.values():
-            if not channel._loop.is_running():  # then gRPC's poller would crash the process; `still_open` names it
-                continue
-            for call in tuple(channel._active_calls):
-                call.cancel()
+            if not channel._loop.is_closed():
+                for call in tuple(channel._active_calls):
+                    call.cancel()
             channel._channel.close()
         pool = getattr(self.filesystem, "_mrd_pool_cache", None)
         if pool is not None:

@@ -32,11 +32,8 @@ class SftpCloser(BlockingCloser):
         if transport is not None and transport.sock.fileno() != -1:
             yield transport.sock
 
-    def force(self) -> None:
-        super().force()
-        transport = self._transport()
-        if transport is not None:
-            transport.active = False  # its thread ends, instead of complaining about the socket
+    def close_socket(self, sock: Any) -> None:
+        self._known_transport.packetizer.close()  # which tells its thread, that would log an error of the socket alone
 
     def still_open(self) -> list[str]:
         transport = self._transport()

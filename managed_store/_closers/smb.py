@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from managed_store._closers._blocking import BlockingCloser
+from managed_store._threads import in_helper_thread
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
 __all__ = ["SmbCloser"]
 
-# How many filesystems of managed stores use the connection to each server.
+# How many filesystems of managed stores use the connection to each server, and a lock for that, held for a moment.
 _in_use: Counter[tuple[str, int]] = Counter()
-_lock = threading.Lock()
+_counting = threading.Lock()
+
+# A lock for each server, held while a connection is made or ended: of two that are made at a time smbclient loses one.
+_connecting: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
 
 
 class SmbCloser(BlockingCloser):
@@ -30,17 +36,30 @@ class SmbCloser(BlockingCloser):
     def __init__(self, filesystem: AbstractFileSystem) -> None:
         super().__init__(filesystem)
         # Either is missing while the constructor fails.
-        self._server = (str(getattr(filesystem, "host", "")), getattr(filesystem, "port", None) or 445)
+        self._server = _server_of(vars(filesystem))
         self._uses_it = True
         self._connection: Any = None
         self._cut_off = False
-        with _lock:
+        with _counting:
             _in_use[self._server] += 1
 
+    @classmethod
+    def building(cls, options: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        return _connecting[_server_of(options)]
+
+    async def open(self) -> None:
+        await in_helper_thread(self._connect_again)
+
+    def _connect_again(self) -> None:
+        with _connecting[self._server]:
+            if self._key not in _pool():  # ended by the closing of another, after this one was built
+                self.filesystem._connect()
+
     def let_go(self) -> None:
-        self._take_over()
-        if self._connection is not None and not self._cut_off:
-            self._connection.disconnect(close=True)
+        with _connecting[self._server]:
+            self._take_over()
+            if self._connection is not None and not self._cut_off:
+                self._connection.disconnect(close=True)
 
     def force(self) -> None:
         self._take_over()
@@ -60,18 +79,21 @@ class SmbCloser(BlockingCloser):
         if not self._uses_it:
             return
         self._uses_it = False
-        with _lock:
+        with _counting:
             _in_use[self._server] -= 1
-            if _in_use[self._server] > 0:
-                return
-        others = type(self.filesystem)._cache.values()
-        if all((other.host, other.port or 445) != self._server for other in others):
-            self._connection = _pool().pop(self._key, None)
+            others = type(self.filesystem)._cache.values()
+            if _in_use[self._server] == 0 and all(_server_of(vars(other)) != self._server for other in others):
+                self._connection = _pool().pop(self._key, None)
 
     @property
     def _key(self) -> str:
         host, port = self._server
-        return f"{host.lower()}:{port}"
+        return f"{host}:{port}"
+
+
+def _server_of(options: Mapping[str, Any]) -> tuple[str, int]:
+    """The server that a filesystem with these options, or attributes, speaks to."""
+    return str(options.get("host", "")).lower(), options.get("port") or 445
 
 
 def _pool() -> dict[str, Any]:
