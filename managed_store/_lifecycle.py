@@ -27,15 +27,15 @@ class State(enum.IntEnum):
     """Final."""
 
 
-class Drain(enum.Enum):
-    """Which requests in flight may finish, within the time to close, before the rest is cut off."""
+class Drain(enum.IntEnum):
+    """Which requests in flight may finish, within the time to close, before the rest is cut off. In order: how many."""
 
-    ALL = "reads and writes"
-    """A clean exit."""
-    WRITES = "writes"
+    NOTHING = 0
+    """Nobody can wait: the loop that would have to is the one that asks, it is about to end, or Ctrl-C says so."""
+    WRITES = 1
     """An exception, a cancellation or Ctrl-C: the answer to a read is wanted by nobody, a write must end whole."""
-    NOTHING = "nothing"
-    """Nobody can wait: the loop that would have to is the one that asks, or it is about to end."""
+    ALL = 2
+    """A clean exit."""
 
 
 class Request:

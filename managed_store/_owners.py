@@ -12,7 +12,7 @@ import asyncio
 import concurrent.futures
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from managed_store._lifecycle import Drain, State, Statistics
@@ -147,7 +147,10 @@ class SessionOwner:
     # Closing
 
     def close(self, drain: Drain) -> None:
-        """Close every session, each on its own loop, and wait for that; but never for the loop that is running."""
+        """Close every session, each on its own loop, and wait for that; but never for the loop that is running.
+
+        Ctrl-C ends the waiting, and cuts off what is still open.
+        """
         deadline = time.monotonic() + max(self.close_timeout, _TO_CUT_OFF)
         self.ending = self.ending or State.CLOSING
         running = _running_loop()
@@ -155,10 +158,16 @@ class SessionOwner:
             own.close_at_once()
         waiting = self._begin_closing(drain)
         failures: list[Exception] = []
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
-            for session in self._collect(waiting, failures):
-                self._ask_to_close(session, drain, waiting)
+        try:
+            while waiting and (left := deadline - time.monotonic()) > 0:
+                concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
+                for session in self._collect(waiting, failures):
+                    self._ask_to_close(session, drain, waiting)
+        except BaseException:
+            _on_their_loops(waiting.values(), Session.close_at_once)
+            concurrent.futures.wait(waiting, timeout=_TO_CUT_OFF)
+            self.ending = State.CLOSED
+            raise
         self._finish_closing(waiting, failures)
 
     async def aclose(self, drain: Drain) -> None:
@@ -174,8 +183,9 @@ class SessionOwner:
         while waiting and (left := deadline - loop.time()) > 0:
             try:
                 await asyncio.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
-            except asyncio.CancelledError as error:  # closing goes on; the cancellation goes on after it
+            except asyncio.CancelledError as error:  # it goes on after the closing, which is in a hurry now
                 cancellation = error
+                _on_their_loops(waiting.values(), lambda each: each.close_soon(Drain.WRITES, self.close_timeout))
             asked: _Waiting = {}
             for session in self._collect(waiting, failures):
                 self._ask_to_close(session, drain, asked)
@@ -286,6 +296,15 @@ class SessionOwner:
             lineno=int(made_at.rpartition(":")[2]),
             source=self,
         )
+
+
+def _on_their_loops(sessions: Iterable[Session], step: Callable[[Session], object]) -> None:
+    """Take a step with each session on the thread of its loop, and wait for none."""
+    for session in sessions:
+        try:
+            session.loop.call_soon_threadsafe(step, session)
+        except RuntimeError:  # the loop was closed a moment ago
+            session.cut_off()
 
 
 def _is_paused(loop: asyncio.AbstractEventLoop) -> bool:

@@ -41,9 +41,11 @@ def _even_if_it_fails(step: Callable[[], None]) -> None:
 
 
 def _forget_after_fork() -> None:
-    """The child drops what it inherited: its sockets are the parent's, and its loops run in no thread of the child."""
+    """The child drops what it inherited: the connections are the parent's, and their loops run in no thread here."""
     for owner in tuple(owners_with_sessions):
-        _inherited.extend(owner.forget_sessions())
+        for session in owner.forget_sessions():
+            _inherited.append(session)
+            _even_if_it_fails(session.close_copies)
 
 
 # Sessions of the parent process, held for ever in a child: collecting them would touch the parent's connections.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,6 +15,9 @@ __all__ = ["RequestsInFlight"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# How long, in seconds, to wait for a request that was cut off before cancelling it once more.
+_CANCEL_AGAIN = 0.05
+
 
 class RequestsInFlight:
     """What a session is waiting for. Used on the thread of the session's loop alone.
@@ -22,10 +26,14 @@ class RequestsInFlight:
     ----------
     closed_error : callable
         Makes the error for a request that was cut off, given when that was.
+    before_cut_off : callable
+        Called before requests are cut off.
     """
 
-    def __init__(self, closed_error: Callable[[str], StoreClosedError]) -> None:
+    def __init__(self, closed_error: Callable[[str], StoreClosedError], *, before_cut_off: Callable[[], None]) -> None:
         self._closed_error = closed_error
+        self._before_cut_off = before_cut_off
+        self._may_finish = Drain.ALL
         self._requests: set[Request] = set()
         self._idle = asyncio.Event()
 
@@ -65,33 +73,49 @@ class RequestsInFlight:
             if not self._requests:
                 self._idle.set()
 
-    def cut_off(self, drain: Drain, *, again: bool = False) -> None:
+    def cut_off(self, may_finish: Drain) -> None:
         """Cancel every request that may not finish. Their tasks raise StoreClosedError, not the cancellation.
 
         Parameters
         ----------
-        drain : Drain
-            Which requests may finish.
-        again : bool
-            Also those that were cancelled before: adlfs keeps a cancellation to itself now and then, and goes on.
+        may_finish : Drain
+            Which requests may finish from now on; more than before never may.
         """
+        self._may_finish = min(self._may_finish, may_finish)
+        self._before_cut_off()
+        self._cancel(again=False)
+
+    async def drained(self, may_finish: Drain, *, until: float, by_force_until: float) -> None:
+        """Let the requests finish that may, cut off the rest, and return when none is left or time is up.
+
+        Parameters
+        ----------
+        may_finish : Drain
+            Which requests may finish. `cut_off` may say less meanwhile.
+        until, by_force_until : float
+            Until when they may, and until when to wait for those that were cut off then, by the loop's clock.
+        """
+        for drain, deadline in ((may_finish, until), (Drain.NOTHING, by_force_until)):
+            self.cut_off(drain)
+            while self._requests and asyncio.get_running_loop().time() < deadline:
+                await self._finished(min(deadline, asyncio.get_running_loop().time() + _CANCEL_AGAIN))
+                self._cancel(again=True)
+
+    def _cancel(self, *, again: bool) -> None:
+        """Cancel; `again` also what was cancelled before: adlfs keeps that to itself now and then, and goes on."""
         for request in tuple(self._requests):
-            if request.may_finish(drain) or request.task in (None, _current_task()):
+            if request.may_finish(self._may_finish) or request.task in (None, _current_task()):
                 continue
             if again or not request.cut_off:
                 request.cut_off += 1
                 request.task.cancel()
 
-    async def finished(self, deadline: float) -> bool:
-        """Wait until no request is in flight, or the loop's clock shows `deadline`; return whether none is."""
-        while self._requests:
-            self._idle.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._idle.wait()
-            except TimeoutError:
-                return False
-        return True
+    async def _finished(self, deadline: float) -> None:
+        """Wait until no request is in flight, or the loop's clock shows `deadline`."""
+        self._idle.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._idle.wait()
 
 
 def _uncancelled(task: asyncio.Task[Any], request: Request) -> int:

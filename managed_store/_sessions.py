@@ -32,9 +32,6 @@ T = TypeVar("T")
 # Loops that are shutting down their async generators: a session that was opened there now could not end with its loop.
 _ending_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
-# How long, in seconds, to wait for a request that was cut off before cancelling it once more.
-_CANCEL_AGAIN = 0.05
-
 # Of the time to close, this part is kept for closing itself when draining takes all it may.
 _KEPT_FOR_CLOSING = 0.2
 
@@ -73,7 +70,7 @@ class Session:
         self.state = State.NEW
         self.forced = False
         self.left_to_its_loop = False  # its loop is blocked by a `close` that cannot wait for it: nobody else should
-        self.requests = RequestsInFlight(lambda when: closed_error(recipe, when))
+        self.requests = RequestsInFlight(lambda when: closed_error(recipe, when), before_cut_off=self._notice)
         self.built: Built | None = None
         self._recipe = recipe
         self._close_timeout = close_timeout
@@ -214,7 +211,12 @@ class Session:
                 closing.result()
 
     def close_soon(self, drain: Drain, timeout: float) -> asyncio.Task[None]:
-        """Begin to close, on the loop's own thread, and return the task that does it: the same one for everybody."""
+        """Begin to close, on the loop's own thread, and return the task that does it: the same one for everybody.
+
+        Whoever comes later may be in more of a hurry, and lets fewer requests finish.
+        """
+        if self.state is State.CLOSING:
+            self.requests.cut_off(drain)
         # A task that was cancelled before it began, by a loop that ends, has closed nothing.
         if self._closing is None or (self._closing.done() and self.state is not State.CLOSED):
             self._closing = self.loop.create_task(self._close(drain, timeout), name="managed_store close")
@@ -229,7 +231,7 @@ class Session:
         if self.state is not State.CLOSED:
             self.left_to_its_loop = True
             self._begin_closing()
-            self._cut_off_requests(Drain.NOTHING)
+            self.requests.cut_off(Drain.NOTHING)
             self._force()
             self.close_soon(Drain.NOTHING, self._close_timeout)
 
@@ -239,7 +241,7 @@ class Session:
             return
         self._begin_closing()
         if not self.loop.is_closed():
-            self._cut_off_requests(Drain.NOTHING)
+            self.requests.cut_off(Drain.NOTHING)
         self._force()
         self._end()
 
@@ -281,26 +283,15 @@ class Session:
             self._opening.cancel()
 
     async def _drain(self, drain: Drain, deadline: float) -> None:
-        """Let the requests finish that may, cut off the rest, and return when none is left or time is up."""
+        """Let the requests finish that may, and cut off the rest."""
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=max(0.0, deadline - self.loop.time()))
         kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
-        if not await self._cut_off_until(drain, deadline - kept):
-            await self._cut_off_until(Drain.NOTHING, deadline - kept / 2)
+        await self.requests.drained(drain, until=deadline - kept, by_force_until=deadline - kept / 2)
 
-    async def _cut_off_until(self, drain: Drain, deadline: float) -> bool:
-        """Cut off what may not finish, and wait for all; return whether none is left before the deadline."""
-        self._cut_off_requests(drain)
-        while not await self.requests.finished(min(deadline, self.loop.time() + _CANCEL_AGAIN)):
-            if self.loop.time() >= deadline:
-                return False
-            self.requests.cut_off(drain, again=True)
-        return True
-
-    def _cut_off_requests(self, drain: Drain) -> None:
+    def _notice(self) -> None:
         if self._closer is not None:
             self._closer.notice()
-        self.requests.cut_off(drain)
 
     def _seal(self) -> None:
         """Take over from the backend: nothing of it opens again, and none of its finalizers runs."""
@@ -310,6 +301,11 @@ class Session:
         if self.built is not None:
             self.built.retire_finalizers()
         self._closer.seal(self._refuse)
+
+    def close_copies(self) -> None:
+        """In a forked child: close its copies of the parent's sockets."""
+        if self._closer is not None:
+            self._closer.close_copies()
 
     def _force(self) -> None:
         self._seal()

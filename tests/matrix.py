@@ -28,7 +28,7 @@ from tests.places import Place, Places
 from tests.uses import USES
 from tests.variants import VARIANTS, WRITABLE, place_of_variant
 
-__all__ = ["Outcome", "run_cells", "uses_of"]
+__all__ = ["Outcome", "run_cells", "uses_of", "without_noise"]
 
 # What is written to stderr and is nobody's leak, each with the reason why it may be.
 NOISE = [
@@ -106,11 +106,12 @@ def run_cells(
         raise RuntimeError(f"the cells could not be run ({result.returncode}):\n{result.stderr}")
     report: dict[str, dict[str, Any]] = json.loads(result.stdout.splitlines()[-1])
     for outcome in report.values():
-        outcome["stderr"] = _without_noise(outcome["stderr"])
+        outcome["stderr"] = without_noise(outcome["stderr"])
     return {use: Outcome(**outcome) for use, outcome in report.items()}
 
 
-def _without_noise(stderr: str) -> list[str]:
+def without_noise(stderr: str) -> list[str]:
+    """The lines of stderr, but for known noise."""
     for noise in NOISE:
         stderr = re.sub(rf"^{noise}", "", stderr, flags=re.MULTILINE)
     return stderr.splitlines()

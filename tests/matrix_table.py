@@ -37,6 +37,8 @@ leaves is what was open after the block; where it fails, the message that came m
 first of these sets of versions:
 
 {versions}
+
+Cells that fail: {failing}.
 """
 
 
@@ -78,7 +80,19 @@ def backends_page(rows: Mapping[str, Row], versions: Sequence[Mapping[str, str]]
     lines = [head, ["---"] * len(head), *([text.replace("|", "/") for text in row] for row in body)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     found = "\n".join("- " + ", ".join(f"{name} {version}" for name, version in each.items()) for each in versions)
-    return _HEAD + table + _FOOT.format(versions=found)
+    return _HEAD + table + _FOOT.format(versions=found, failing="; ".join(_failing(rows)) or "none")
+
+
+def _failing(rows: Mapping[str, Row]) -> list[str]:
+    return list(
+        dict.fromkeys(
+            f"{variant} in {use}"
+            for variant, row in rows.items()
+            for uses in row.managed
+            for use, outcome in uses.items()
+            if not outcome.passed
+        )
+    )
 
 
 def plain_summary(plain: Mapping[str, Any]) -> str:

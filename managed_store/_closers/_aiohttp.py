@@ -64,6 +64,11 @@ class AiohttpCloser(Closer):
     def still_open(self) -> list[str]:
         return ["aiohttp session" for session in self._held.values() if session.still_open()]
 
+    def close_copies(self) -> None:
+        self.notice()
+        for session in self._held.values():
+            session.close_copies()
+
 
 class _HeldSession:
     """One aiohttp session, and the connections that it has had while it was being closed.
@@ -123,6 +128,12 @@ class _HeldSession:
     def still_open(self) -> bool:
         """Whether the session or any socket that it had is open."""
         return not self._session.closed or self._any_socket_open()
+
+    def close_copies(self) -> None:
+        """Close the sockets below their transports, but for those of uvloop, whose descriptors are libuv's."""
+        for transport in self._sockets:
+            if not _is_foreign(transport):
+                _close_raw_socket(transport, forget=False)
 
     def _any_socket_open(self) -> bool:
         return any(_is_open(transport, held) for transport, held in self._sockets.items())

@@ -36,3 +36,7 @@ class BlockingCloser(Closer):
             except OSError:  # not connected any more
                 pass
             self.close_socket(each)
+
+    def close_copies(self) -> None:
+        for each in tuple(self.sockets()):
+            each.close()

@@ -60,6 +60,12 @@ class Closer:
         """Name what is still open, for a message to the user; empty if nothing is."""
         return []
 
+    def close_copies(self) -> None:
+        """In a forked child: close its copies of the sockets, without a word to the server. Must not wait, or lock.
+
+        The connections are the parent's, and the server sees it close them only when nobody has a copy.
+        """
+
 
 def retire_finalizers(filesystem: AbstractFileSystem, *, packages: frozenset[str] | None = None) -> None:
     """Detach the `weakref.finalize` callbacks that the backend registered for `filesystem`.

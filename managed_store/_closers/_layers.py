@@ -110,6 +110,10 @@ class LayerCloser(Closer):
     def still_open(self) -> list[str]:
         return [name for closer in (self._own, *self._inner) for name in closer.still_open()]
 
+    def close_copies(self) -> None:
+        for closer in (self._own, *self._inner):
+            closer.close_copies()
+
     def _releases(self) -> Iterator[Callable[[], None]]:
         while self._release:
             yield self._release.pop(0)
@@ -155,6 +159,9 @@ class ElsewhereCloser(Closer):
         return self._called_there(
             self._closer.still_open, otherwise=["filesystem on an event loop that does not answer"]
         )
+
+    def close_copies(self) -> None:
+        self._closer.close_copies()  # the thread of that loop has stayed in the parent
 
     async def _awaited_there(self, step: Any) -> None:
         if _is_current(self._loop):

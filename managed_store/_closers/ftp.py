@@ -58,6 +58,10 @@ class FtpCloser(BlockingCloser):
         super().force()
         self._client().close()
 
+    def close_copies(self) -> None:
+        super().close_copies()
+        self._client().close()  # a file that reads from it keeps its socket open
+
     def still_open(self) -> list[str]:
         return ["FTP connection" for each in self.sockets() if each.fileno() != -1]
 

@@ -5,6 +5,7 @@ The one place that touches private names of grpc, to close a channel without awa
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from managed_store._closers._aiohttp import AiohttpCloser
@@ -56,13 +57,14 @@ class ExtendedGcsCloser(GcsCloser):
         super().force()
         self.notice()
         for channel in self._channels.values():
-            if not channel._loop.is_closed():
-                for call in tuple(channel._active_calls):
+            for call in tuple(channel._active_calls):
+                with contextlib.suppress(RuntimeError):  # on a closed loop: of its tasks, after the call itself
                     call.cancel()
             channel._channel.close()
         pool = getattr(self.filesystem, "_mrd_pool_cache", None)
         if pool is not None:
             pool._closed = True
+            pool._mrd_queues.clear()  # a cancelled call keeps its connection until nothing refers to it
         executor = getattr(self.filesystem, "_memmove_executor", None)
         if executor is not None:
             executor.shutdown(wait=False, cancel_futures=True)
