@@ -48,7 +48,7 @@ class GuardedStore(Store):
     async def _session(self) -> Session:
         """The open session of the running loop."""
         owner = self._sessions
-        if self._is_closed or owner.ending is not None:
+        if self._is_closed or owner.ended:
             raise closed_error(owner.recipe)
         session = owner.session(asyncio.get_running_loop())
         return session if session.state is State.OPEN else await session.opened()

@@ -57,7 +57,7 @@ class SessionOwner:
     def __init__(self, recipe: Recipe, *, close_timeout: float, made_at: str | None) -> None:
         self.recipe = recipe
         self.close_timeout = close_timeout
-        self.ending: State | None = None
+        self.ended = False
         self.handles: set[object] = set()
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._warn_of = [] if made_at is None else [made_at]
@@ -68,8 +68,8 @@ class SessionOwner:
     @property
     def state(self) -> State:
         """How far the owner is in its life. Derived, so that no thread can overwrite what a closing one has set."""
-        if self.ending is not None:
-            return self.ending
+        if self.ended:
+            return State.CLOSING if self._sessions else State.CLOSED
         return State.OPEN if self._sessions or self._opened else State.NEW
 
     # Sessions
@@ -89,7 +89,7 @@ class SessionOwner:
         session = Session(self.recipe, loop, close_timeout=self.close_timeout, on_end=self._forget)
         self._sessions[loop] = session
         owners_with_sessions.add(self)
-        if self.ending is not None:
+        if self.ended:
             session.cut_off()
             raise closed_error(self.recipe)
         return session
@@ -152,7 +152,7 @@ class SessionOwner:
         Ctrl-C ends the waiting, and cuts off what is still open.
         """
         deadline = time.monotonic() + max(self.close_timeout, _TO_CUT_OFF)
-        self.ending = self.ending or State.CLOSING
+        self.ended = True
         running = _running_loop()
         if running is not None and (own := self._sessions.get(running)) is not None:
             own.close_at_once()
@@ -166,7 +166,6 @@ class SessionOwner:
         except BaseException:
             _on_their_loops(waiting.values(), Session.close_at_once)
             concurrent.futures.wait(waiting, timeout=_TO_CUT_OFF)
-            self.ending = State.CLOSED
             raise
         self._finish_closing(waiting, failures)
 
@@ -194,7 +193,7 @@ class SessionOwner:
 
     def _begin_closing(self, drain: Drain) -> _Waiting:
         """Ask every other loop to close its session, and cut off the sessions of loops that cannot be asked."""
-        self.ending = self.ending or State.CLOSING
+        self.ended = True
         waiting: _Waiting = {}
         running = _running_loop()
         for loop, session in tuple(self._sessions.items()):
@@ -236,7 +235,6 @@ class SessionOwner:
         failures: list[Exception],
         cancellation: asyncio.CancelledError | None = None,
     ) -> None:
-        self.ending = State.CLOSED
         if cancellation is not None:
             raise cancellation
         if waiting:
@@ -269,9 +267,9 @@ class SessionOwner:
     def release(self, handle: object) -> None:
         """A handle is gone unclosed. Runs on any thread, inside the garbage collector: it waits for nothing."""
         self.handles.discard(handle)
-        if self.handles or not self._sessions or self.ending is not None:
+        if self.handles or not self._sessions or self.ended:
             return
-        self.ending = State.CLOSING
+        self.ended = True
         for loop, session in tuple(self._sessions.items()):
             try:
                 loop.call_soon_threadsafe(session.close_soon, Drain.ALL, self.close_timeout)

@@ -72,6 +72,8 @@ class RequestsInFlight:
             self._requests.discard(request)
             if not self._requests:
                 self._idle.set()
+            # A task keeps the error that it ends with, the error this frame, and the frame would keep the task.
+            del task, request
 
     def cut_off(self, may_finish: Drain) -> None:
         """Cancel every request that may not finish. Their tasks raise StoreClosedError, not the cancellation.

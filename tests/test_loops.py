@@ -151,6 +151,27 @@ def test_closing_while_a_loop_is_paused_cuts_its_session_off(new_loop: LoopFacto
             runner.run(asyncio.sleep(0.01))  # what is left of the transports must not trip over their closed sockets
 
 
+@pytest.mark.parametrize("in_use", [False, True], ids=["idle", "in use"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_loop_closed_as_it_is_after_its_session_was_cut_off(tls: bool, in_use: bool) -> None:
+    """It never comes to tell its transports; collecting them warns of nothing, because their sockets are closed."""
+    with http_server(tls=tls, latency=0.05) as server:
+        (server.root / KEY).write_bytes(CONTENT)
+        loop = asyncio.new_event_loop()
+        options = {"ssl": server.ssl_context()} if tls else {}
+        with ManagedStore(server.url, storage_options=options) as store:
+            assert loop.run_until_complete(get(store)) == CONTENT
+            reading = loop.create_task(get(store)) if in_use else None
+            loop.run_until_complete(asyncio.sleep(0.02))
+        assert server.wait_for_connections(0) == 0
+        if reading is not None:
+            with pytest.raises(StoreClosedError):
+                loop.run_until_complete(reading)
+        loop.close()
+        del loop, reading
+        gc.collect()
+
+
 # Not on uvloop: its `close()` with a transport open never returns under pytest, with or without this package.
 def test_a_loop_closed_without_its_generators_is_swept(store: ManagedStore, server: FolderServer) -> None:
     """`loop.close()` alone leaves a dead session; the next open on any loop cuts it off."""

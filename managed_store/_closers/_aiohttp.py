@@ -110,12 +110,14 @@ class _HeldSession:
         self.notice()
         loop = self._session._loop
         for transport in self._sockets:
+            from_below = not loop.is_running() and not _is_foreign(transport)
+            forget = from_below and (loop.is_closed() or _will_tell_its_protocol_alone(transport))
             if not loop.is_running() and _is_foreign(transport):
                 _shut_down(transport)
             if not loop.is_closed():
                 transport.abort()  # closes the socket in the loop's next turn
-            if not loop.is_running() and not _is_foreign(transport):
-                _close_raw_socket(transport, forget=loop.is_closed())
+            if from_below:
+                _close_raw_socket(transport, forget=forget)
         if self._connector is not None:
             for protocol in tuple(self._connector._acquired) if loop.is_running() else ():
                 if hasattr(protocol, "connection_lost"):  # else it is still being connected
@@ -159,6 +161,18 @@ def _is_foreign(transport: Any) -> bool:
     return not type(transport).__module__.startswith("asyncio.")
 
 
+def _will_tell_its_protocol_alone(transport: Any) -> bool:
+    """Have a transport tell its protocol when it is aborted, and not touch its socket. False if it has been closed.
+
+    A paused loop may run again, and tells the protocol then, or be closed as it is.
+    """
+    carrier = _carrier_of(transport)
+    if carrier is None or transport.is_closing() or carrier.is_closing():
+        return False
+    carrier._call_connection_lost = carrier._protocol.connection_lost
+    return True
+
+
 def _close_raw_socket(transport: Any, *, forget: bool) -> None:
     """Close the socket below a transport whose loop is not running.
 
@@ -168,17 +182,22 @@ def _close_raw_socket(transport: Any, *, forget: bool) -> None:
         The transport.
     forget : bool
         Note in the transport that it is closed, as it does itself when the loop runs. Else its ``__del__`` warns of
-        what is closed already. Not for a loop that may run again: the transport still has to tell its protocol.
+        what is closed already. Not where the loop may run again and then closes the socket itself.
     """
-    protocol = getattr(transport, "_ssl_protocol", None)  # under TLS the socket is one transport further down
-    if protocol is not None:
+    carrier = _carrier_of(transport)
+    if carrier is not transport:
         transport._closed = transport._closed or forget
-        transport = getattr(protocol, "_transport", None)
-    raw = getattr(transport, "_sock", None)
+    raw = getattr(carrier, "_sock", None)
     if raw is not None:
         raw.close()
         if forget:
-            transport._sock = None
+            carrier._sock = None
+
+
+def _carrier_of(transport: Any) -> Any:
+    """The transport that has the socket: under TLS it is one further down."""
+    protocol = getattr(transport, "_ssl_protocol", None)
+    return transport if protocol is None else getattr(protocol, "_transport", None)
 
 
 def _shut_down(transport: Any) -> None:
