@@ -105,14 +105,8 @@ def run_uses(subject: Subject, names: list[str], folder: Path) -> None:
 
 
 def footprint() -> Footprint:
-    """Count what is open, without a garbage collection; but for gRPC.
-
-    A remote call that fails leaves its exception and frames of google-api-core in a reference cycle. While that lives,
-    gRPC's core goes on trying to connect the closed channel, for a millisecond now and then, on threads of its own.
-    Only where gRPC is loaded, the cycles are collected first.
-    """
+    """Count what is open, without a garbage collection. gRPC's core closes sockets on threads of its own, a moment later."""
     if "grpc" in sys.modules:
-        gc.collect()
         time.sleep(0.05)
     return Footprint.now(tempfile.gettempdir())
 

@@ -1,14 +1,12 @@
-"""gcsfs holds an aiohttp session; its extended filesystem also gRPC channels, pooled downloaders and threads.
-
-The one place that touches private names of grpc, to close a channel without awaiting.
-"""
+"""gcsfs holds an aiohttp session; its extended filesystem also gRPC channels, pooled downloaders and threads."""
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from managed_store._closers._aiohttp import AiohttpCloser
+from managed_store._closers._grpc import HeldChannel
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -33,16 +31,34 @@ class ExtendedGcsCloser(GcsCloser):
 
     def __init__(self, filesystem: AbstractFileSystem) -> None:
         super().__init__(filesystem)
-        self._channels: dict[str, Any] = {}
+        self._channels: dict[str, HeldChannel] = {}
+        for name in self.openers[1:]:
+            opener = getattr(filesystem, name, None)  # missing while the constructor fails
+            if opener is not None:
+                setattr(filesystem, name, self._noticing(opener))
+
+    def _noticing(self, opener: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Notice a channel as soon as it is made, so that all of its calls are known."""
+
+        async def open_and_notice(*args: Any, **kwargs: Any) -> Any:
+            client = await opener(*args, **kwargs)
+            self.notice()
+            return client
+
+        return open_and_notice
 
     def notice(self) -> None:
         super().notice()
         # Any of them is missing while the constructor fails.
         data, control = (getattr(self.filesystem, name, None) for name in ("_grpc_client", "_storage_control_client"))
         if data is not None:
-            self._channels["gRPC client"] = data.grpc_client.transport.grpc_channel
+            self._notice_channel("gRPC client", data.grpc_client.transport.grpc_channel)
         if control is not None:
-            self._channels["storage-control channel"] = control.transport.grpc_channel
+            self._notice_channel("storage-control channel", control.transport.grpc_channel)
+
+    def _notice_channel(self, name: str, channel: Any) -> None:
+        if name not in self._channels or self._channels[name].channel is not channel:
+            self._channels[name] = HeldChannel(channel)
 
     async def close(self) -> None:
         self.notice()
@@ -50,6 +66,8 @@ class ExtendedGcsCloser(GcsCloser):
             await self.filesystem._close_resources()
         finally:
             await super().close()
+            for channel in self._channels.values():
+                channel.let_calls_go()
         # Its threads only copy memory, so waiting for them is a matter of microseconds.
         self.filesystem._memmove_executor.shutdown(wait=True, cancel_futures=True)
 
@@ -57,10 +75,7 @@ class ExtendedGcsCloser(GcsCloser):
         super().force()
         self.notice()
         for channel in self._channels.values():
-            for call in tuple(channel._active_calls):
-                with contextlib.suppress(RuntimeError):  # on a closed loop: of its tasks, after the call itself
-                    call.cancel()
-            channel._channel.close()
+            channel.force()
         pool = getattr(self.filesystem, "_mrd_pool_cache", None)
         if pool is not None:
             pool._closed = True
@@ -70,9 +85,4 @@ class ExtendedGcsCloser(GcsCloser):
             executor.shutdown(wait=False, cancel_futures=True)
 
     def still_open(self) -> list[str]:
-        return [*super().still_open(), *(name for name, channel in self._channels.items() if not _is_closed(channel))]
-
-
-def _is_closed(channel: Any) -> bool:
-    closed: bool = channel._channel.closed()
-    return closed
+        return [*super().still_open(), *(name for name, channel in self._channels.items() if channel.still_open())]
