@@ -109,5 +109,5 @@ class ClosableStore(GuardedStore):
             exc_value.add_note(f"While leaving the store: {error}")
 
     def __del__(self) -> None:
-        if self._owner is not None and not self._is_closed:
+        if self._owner is not None:  # a closed one too: Ctrl-C may have struck before its sessions were closed
             self._owner.release(self._lease)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 from managed_store._lifecycle import Drain, State, Statistics
 from managed_store._recipe import Recipe
@@ -22,6 +23,8 @@ from managed_store._zarr_loop import run_on_zarr_loop
 from managed_store.errors import StoreCloseError
 
 __all__ = ["SessionOwner", "owners_with_sessions"]
+
+P = ParamSpec("P")
 
 # What it takes at least, in seconds, to have other loops cut something off, should `close_timeout` be less.
 _TO_CUT_OFF = 0.1
@@ -152,22 +155,34 @@ class SessionOwner:
         Ctrl-C ends the waiting, and cuts off what is still open.
         """
         deadline = time.monotonic() + max(self.close_timeout, _TO_CUT_OFF)
-        self.ended = True
-        running = _running_loop()
-        if running is not None and (own := self._sessions.get(running)) is not None:
-            own.close_at_once()
-        waiting = self._begin_closing(drain)
         failures: list[Exception] = []
         try:
+            self.ended = True
+            running = _running_loop()
+            if running is not None and (own := self._sessions.get(running)) is not None:
+                own.close_at_once()
+            waiting = self._begin_closing(drain)
             while waiting and (left := deadline - time.monotonic()) > 0:
                 concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
                 for session in self._collect(waiting, failures):
                     self._ask_to_close(session, drain, waiting)
         except BaseException:
-            _on_their_loops(waiting.values(), Session.close_at_once)
-            concurrent.futures.wait(waiting, timeout=_TO_CUT_OFF)
+            self._cut_off()
             raise
         self._finish_closing(waiting, failures)
+
+    def _cut_off(self) -> None:
+        """Cut off every session, and give the loops the moment that it takes."""
+        for session in tuple(self._sessions.values()):
+            if _is_paused(session.loop):
+                session.cut_off()
+            else:
+                _on_its_loop(session, session.close_at_once)
+        deadline = time.monotonic() + _TO_CUT_OFF
+        while any(not session.left_to_its_loop for session in tuple(self._sessions.values())):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
 
     async def aclose(self, drain: Drain) -> None:
         """Close every session, each on its own loop, and wait for that."""
@@ -179,12 +194,19 @@ class SessionOwner:
         if (own := self._sessions.get(loop)) is not None:
             waiting[loop.create_task(own.close(drain, self.close_timeout * _SHARE_OF_SESSIONS))] = own
         cancellation: asyncio.CancelledError | None = None
-        while waiting and (left := deadline - loop.time()) > 0:
+        while waiting:
+            if loop.time() > deadline:
+                if own is None or own not in waiting.values():
+                    break
+                own.cut_off_at_once()  # this loop was too busy to close it in time
+                own, deadline = None, loop.time() + _TO_CUT_OFF
             try:
+                left = max(0.0, deadline - loop.time())
                 await asyncio.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
             except asyncio.CancelledError as error:  # it goes on after the closing, which is in a hurry now
                 cancellation = error
-                _on_their_loops(waiting.values(), lambda each: each.close_soon(Drain.WRITES, self.close_timeout))
+                for session in waiting.values():
+                    _on_its_loop(session, session.close_soon, Drain.WRITES, self.close_timeout)
             asked: _Waiting = {}
             for session in self._collect(waiting, failures):
                 self._ask_to_close(session, drain, asked)
@@ -296,13 +318,12 @@ class SessionOwner:
         )
 
 
-def _on_their_loops(sessions: Iterable[Session], step: Callable[[Session], object]) -> None:
-    """Take a step with each session on the thread of its loop, and wait for none."""
-    for session in sessions:
-        try:
-            session.loop.call_soon_threadsafe(step, session)
-        except RuntimeError:  # the loop was closed a moment ago
-            session.cut_off()
+def _on_its_loop(session: Session, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Take a step with a session on the thread of its loop, without waiting for it."""
+    try:
+        session.loop.call_soon_threadsafe(functools.partial(step, *args, **kwargs))
+    except RuntimeError:  # the loop was closed a moment ago
+        session.cut_off()
 
 
 def _is_paused(loop: asyncio.AbstractEventLoop) -> bool:

@@ -28,17 +28,22 @@ def redacted(url: str) -> str:
     >>> redacted("https://user:password@host/a.zarr?signature=x")
     'https://***@host/a.zarr?***'
     """
-    return "::".join(_redacted_part(part) for part in _LINK.split(url))
+    if "://" not in url and "::" not in url:
+        return _redacted_part(url)
+    before, mark, after = _before_first(url, "?#")
+    if "@" in after:  # of a query, or of a password with "?" or "#" in it: then all that comes before may be secret
+        return f"{url.partition('://')[0]}://***"
+    return "::".join(_redacted_part(part) for part in _LINK.split(before)) + (f"{mark}***" if mark else "")
 
 
 def _redacted_part(part: str) -> str:
-    protocol, separator, rest = part.partition("://")
-    if not separator:
-        return part
-    _user_info, at, rest = rest.rpartition("@")
-    # To the last "@" of all: a password may hold "/", "?" or "#", and hiding too much is the safe side.
-    rest, mark, _ = _before_first(rest, "?#")
-    return f"{protocol}://{'***@' if at else ''}{rest}{mark}{'***' if mark else ''}"
+    # To the last "@" of all: a password may hold "/", and hiding too much is the safe side.
+    before, _, rest = part.rpartition("@")
+    protocol, separator, _user_info = before.partition("://")
+    if separator:
+        return f"{protocol}://***@{rest}"
+    # Without a protocol it is a path, in which "@" is a letter like any other; but a URL can be mistyped.
+    return f"***@{rest}" if ":" in before else part
 
 
 def _before_first(text: str, marks: str) -> tuple[str, str, str]:

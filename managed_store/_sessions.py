@@ -230,10 +230,15 @@ class Session:
         """
         if self.state is not State.CLOSED:
             self.left_to_its_loop = True
-            self._begin_closing()
-            self.requests.cut_off(Drain.NOTHING)
-            self._force()
+            self.cut_off_at_once()
             self.close_soon(Drain.NOTHING, self._close_timeout)
+            self.loop.call_soon_threadsafe(lambda: None)  # for a signal handler: the loop may be asleep
+
+    def cut_off_at_once(self) -> None:
+        """Cut off requests and connections, on the loop's own thread; the closing that is under way ends soon after."""
+        self._begin_closing()
+        self.requests.cut_off(Drain.NOTHING)
+        self._force()
 
     def cut_off(self) -> None:
         """End the session without its loop, which is closed or paused. From any thread; never on a running loop."""

@@ -105,8 +105,8 @@ def run_uses(subject: Subject, names: list[str], folder: Path) -> None:
 
 
 def footprint() -> Footprint:
-    """Count what is open, without a garbage collection. gRPC's core closes sockets on threads of its own, a moment later."""
-    if "grpc" in sys.modules:
+    """Count what is open, without a garbage collection."""
+    if "grpc" in sys.modules:  # its core closes sockets on threads of its own, a moment later
         time.sleep(0.05)
     return Footprint.now(tempfile.gettempdir())
 

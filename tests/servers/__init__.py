@@ -11,6 +11,7 @@ from tests.servers._handle import AccountServer, BucketServer, FolderServer, Run
 from tests.servers._process import ServerProcessError
 from tests.servers._statistics import ServerStatistics
 from tests.servers.azure import AzureServer, azure_server, azurite_available
+from tests.servers.faults import FaultProxy, fault_proxy
 from tests.servers.ftp import FTPServer, ftp_server
 from tests.servers.gcs import GCSServer, gcs_server
 from tests.servers.gcs_grpc import GCSServerWithGRPC, gcs_grpc_server
@@ -27,6 +28,7 @@ __all__ = [
     "AzureServer",
     "BucketServer",
     "FTPServer",
+    "FaultProxy",
     "FolderServer",
     "GCSServer",
     "GCSServerWithGRPC",
@@ -40,6 +42,7 @@ __all__ = [
     "WebHDFSServer",
     "azure_server",
     "azurite_available",
+    "fault_proxy",
     "ftp_server",
     "gcs_grpc_server",
     "gcs_server",
