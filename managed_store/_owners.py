@@ -155,23 +155,24 @@ class SessionOwner:
         Ctrl-C ends the waiting, and cuts off what is still open.
         """
         deadline = time.monotonic() + max(self.close_timeout, _TO_CUT_OFF)
+        waiting: _Waiting = {}
         failures: list[Exception] = []
         try:
             self.ended = True
             running = _running_loop()
             if running is not None and (own := self._sessions.get(running)) is not None:
                 own.close_at_once()
-            waiting = self._begin_closing(drain)
+            self._begin_closing(drain, waiting)
             while waiting and (left := deadline - time.monotonic()) > 0:
                 concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
                 for session in self._collect(waiting, failures):
                     self._ask_to_close(session, drain, waiting)
         except BaseException:
-            self._cut_off()
+            self._cut_off(waiting)
             raise
         self._finish_closing(waiting, failures)
 
-    def _cut_off(self) -> None:
+    def _cut_off(self, waiting: _Waiting) -> None:
         """Cut off every session, and give the loops the moment that it takes."""
         for session in tuple(self._sessions.values()):
             if _is_paused(session.loop):
@@ -179,6 +180,7 @@ class SessionOwner:
             else:
                 _on_its_loop(session, session.close_at_once)
         deadline = time.monotonic() + _TO_CUT_OFF
+        concurrent.futures.wait(waiting, timeout=_TO_CUT_OFF)
         while any(not session.left_to_its_loop for session in tuple(self._sessions.values())):
             if time.monotonic() > deadline:
                 break
@@ -188,7 +190,8 @@ class SessionOwner:
         """Close every session, each on its own loop, and wait for that."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max(self.close_timeout, _TO_CUT_OFF)
-        others = self._begin_closing(drain)
+        others: _Waiting = {}
+        self._begin_closing(drain, others)
         waiting = {asyncio.wrap_future(future): session for future, session in others.items()}
         failures: list[Exception] = []
         if (own := self._sessions.get(loop)) is not None:
@@ -213,15 +216,13 @@ class SessionOwner:
             waiting |= {asyncio.wrap_future(future): session for future, session in asked.items()}
         self._finish_closing(waiting, failures, cancellation)
 
-    def _begin_closing(self, drain: Drain) -> _Waiting:
+    def _begin_closing(self, drain: Drain, waiting: _Waiting) -> None:
         """Ask every other loop to close its session, and cut off the sessions of loops that cannot be asked."""
         self.ended = True
-        waiting: _Waiting = {}
         running = _running_loop()
         for loop, session in tuple(self._sessions.items()):
             if loop is not running:
                 self._ask_to_close(session, drain, waiting)
-        return waiting
 
     def _ask_to_close(self, session: Session, drain: Drain, waiting: _Waiting) -> None:
         """Have another loop close its session, or cut it off if that loop does not run."""

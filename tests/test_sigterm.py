@@ -156,8 +156,8 @@ def test_a_handler_that_closes_the_store_of_a_running_loop(hung: FolderServer) -
             await get(store)
         except StoreClosedError:
             say("StoreClosedError")
+        await asyncio.sleep(0.01)  # the turns in which the sockets close
         wait_for_connections(0)
-        await asyncio.sleep(0.01)
         say(store.statistics().loops)
     asyncio.run(main())
     """

@@ -109,7 +109,9 @@ class _HeldSession:
         """Close the sockets without a word to the server; where the loop is not running, from below it."""
         self.notice()
         loop = self._session._loop
-        for transport in self._sockets:
+        for transport, held in self._sockets.items():
+            if not _is_foreign(transport) and not _is_open(transport, held):
+                continue  # it refers to its loop no more
             from_below = not loop.is_running() and not _is_foreign(transport)
             forget = from_below and (loop.is_closed() or _will_tell_its_protocol_alone(transport))
             if not loop.is_running() and _is_foreign(transport):
