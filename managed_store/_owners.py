@@ -88,7 +88,7 @@ class SessionOwner:
         session = self._sessions.get(loop)
         if session is not None and session.state is not State.CLOSED:
             return session
-        self._cut_off_closed_loops()
+        _cut_off_closed_loops()
         session = Session(self.recipe, loop, close_timeout=self.close_timeout, on_end=self._forget)
         self._sessions[loop] = session
         owners_with_sessions.add(self)
@@ -127,12 +127,6 @@ class SessionOwner:
             del self._sessions[session.loop]
         if not self._sessions:
             owners_with_sessions.discard(self)
-
-    def _cut_off_closed_loops(self) -> None:
-        """A loop that was closed without shutting down its async generators has left its session behind."""
-        for loop, session in tuple(self._sessions.items()):
-            if loop.is_closed():
-                session.cut_off()
 
     def statistics(self) -> Statistics:
         """What is held now."""
@@ -317,6 +311,14 @@ class SessionOwner:
             lineno=int(made_at.rpartition(":")[2]),
             source=self,
         )
+
+
+def _cut_off_closed_loops() -> None:
+    """A loop that was closed without shutting down its async generators has left the sessions of its stores behind."""
+    for owner in tuple(owners_with_sessions):
+        for loop, session in tuple(owner._sessions.items()):
+            if loop.is_closed():
+                session.cut_off()
 
 
 def _on_its_loop(session: Session, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -53,12 +53,9 @@ class Owner:
     closed: bool = False
 
     def use(self, loop: DrivenLoop) -> None:
-        """A request on a loop: opens a session, if there is none, and then cuts off those whose loop was closed."""
-        if loop not in self.sessions:
-            for other in [other for other, alive in self.sessions.items() if not alive]:
-                self.end(other, "forced")
-            self.sessions[loop] = True
-            self.counts["opened"] += 1
+        """A request on a loop: opens a session, if there is none."""
+        self.sessions[loop] = True
+        self.counts["opened"] += 1
 
     def end(self, loop: DrivenLoop, how: str) -> None:
         self.sessions.pop(loop)
@@ -98,6 +95,14 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     def _loop(self, choice: int) -> DrivenLoop:
         return self.loops[choice % len(self.loops)]
+
+    def _use(self, number: int, loop: DrivenLoop) -> None:
+        """A request: if it opens a session, that cuts off first those of any store whose loop was closed."""
+        if loop not in self.owners[number].sessions:
+            for owner in self.all_owners:
+                for other in [other for other, alive in owner.sessions.items() if not alive]:
+                    owner.end(other, "forced")
+            self.owners[number].use(loop)
 
     def _is_closed(self, number: int) -> bool:
         return number in self.closed_handles or self.owners[number].closed
@@ -142,7 +147,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self._read(number, loop, key)
 
     def _read(self, number: int, loop: DrivenLoop, key: str) -> None:
-        self.owners[number].use(loop)
+        self._use(number, loop)
         value = loop.run(self.handles[number].get(key, PROTOTYPE))
         assert value is not None
         assert value.to_bytes() == self.content[key]
@@ -159,7 +164,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             with pytest.raises(ValueError, match="read-only"):
                 loop.run(handle.set(key, PROTOTYPE.buffer.from_bytes(content)))
         else:
-            self.owners[number].use(loop)
+            self._use(number, loop)
             loop.run(handle.set(key, PROTOTYPE.buffer.from_bytes(content)))
             self.owners[number].connected.discard(loop)
             self.content[key] = content
@@ -175,7 +180,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         if self._is_closed(number):
             self._refused(lambda: loop.run(listed()))
         else:
-            self.owners[number].use(loop)
+            self._use(number, loop)
             assert loop.run(listed()) == ["a", "b"]
             self.owners[number].connected.discard(loop)
 
@@ -194,7 +199,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             task.cancel()
             await asyncio.wait([task])
 
-        self.owners[number].use(loop)
+        self._use(number, loop)
         loop.run(cancelled())
         self._read(number, loop, KEYS[0])
 
