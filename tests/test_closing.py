@@ -14,7 +14,7 @@ import pytest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import _get_loop, sync
 
-from managed_store import ManagedStore, StoreClosedError, StoreCloseError
+from managed_store import ManagedStore, StoreClosedError, StoreCloseError, _owners
 from tests.footprint import NOTHING, Footprint
 from tests.servers import FolderServer, http_server
 
@@ -309,3 +309,23 @@ def test_closing_a_hundred_pooled_connections_takes_milliseconds() -> None:
         # The best of three: other programs on the machine only ever make it slower.
         assert min(asyncio.run(main()) for _ in range(3)) < 0.02
         assert server.wait_for_connections(0) == 0
+
+
+def test_a_store_that_another_thread_closes_while_a_session_is_made(
+    server: FolderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one race of owners, forced: the session is entered after the closing thread has looked for sessions."""
+
+    class LateSession(_owners.Session):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            thread = threading.Thread(target=store.close)
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr(_owners, "Session", LateSession)
+    store = ManagedStore(server.url)
+    with pytest.raises(StoreClosedError):
+        sync(get(store))
+    assert store.statistics().loops == 0
+    assert store.statistics().state == "closed"
