@@ -9,34 +9,16 @@ and looks for sessions afterwards, so that at least one of them sees the other.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import functools
-import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Sequence
 
+from managed_store._closing import Closing, running_loop
 from managed_store._lifecycle import Drain, State, Statistics
 from managed_store._recipe import Recipe
 from managed_store._sessions import Session, closed_error
 from managed_store._zarr_loop import run_on_zarr_loop
-from managed_store.errors import StoreCloseError
 
 __all__ = ["SessionOwner", "owners_with_sessions"]
-
-P = ParamSpec("P")
-
-# What it takes at least, in seconds, to have other loops cut something off, should `close_timeout` be less.
-_TO_CUT_OFF = 0.1
-
-# The part of the time to close that each session gets; the rest is for waking up those who wait for it.
-_SHARE_OF_SESSIONS = 0.9
-
-# How long to wait, in seconds, before looking again whether a loop that was asked to close a session still runs.
-_LOOK_AGAIN = 0.05
-
-# What an owner waits for, from any thread: the futures of coroutines that other loops run.
-_Waiting = dict[concurrent.futures.Future[None], Session]
 
 # Owners with an open session, held strongly: the async generators by which sessions end with their loops are
 # reliably closed only while something refers to them.
@@ -103,7 +85,7 @@ class SessionOwner:
 
     def open_session_at_once(self) -> Session:
         """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
-        loop = _running_loop()
+        loop = running_loop()
         return run_on_zarr_loop(self.open_session()) if loop is None else self.session(loop).open_at_once()
 
     def wrote(self, keys: Sequence[str]) -> None:
@@ -144,133 +126,28 @@ class SessionOwner:
     # Closing
 
     def close(self, drain: Drain) -> None:
-        """Close every session, each on its own loop, and wait for that; but never for the loop that is running.
+        """Close every session, and wait for that; but never for the loop that is running.
 
-        Ctrl-C ends the waiting, and cuts off what is still open.
+        Raises
+        ------
+        StoreCloseError
+            Something is still open.
         """
-        deadline = time.monotonic() + max(self.close_timeout, _TO_CUT_OFF)
-        waiting: _Waiting = {}
-        failures: list[Exception] = []
-        try:
-            self.ended = True
-            running = _running_loop()
-            if running is not None and (own := self._sessions.get(running)) is not None:
-                own.close_at_once()
-            self._begin_closing(drain, waiting)
-            while waiting and (left := deadline - time.monotonic()) > 0:
-                concurrent.futures.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
-                for session in self._collect(waiting, failures):
-                    self._ask_to_close(session, drain, waiting)
-        except BaseException:
-            self._cut_off(waiting)
-            raise
-        self._finish_closing(waiting, failures)
-
-    def _cut_off(self, waiting: _Waiting) -> None:
-        """Cut off every session, and give the loops the moment that it takes."""
-        for session in tuple(self._sessions.values()):
-            if _is_paused(session.loop):
-                session.cut_off()
-            else:
-                _on_its_loop(session, session.close_at_once)
-        deadline = time.monotonic() + _TO_CUT_OFF
-        concurrent.futures.wait(waiting, timeout=_TO_CUT_OFF)
-        while any(not session.left_to_its_loop for session in tuple(self._sessions.values())):
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.001)
+        self._closing(drain).run()
 
     async def aclose(self, drain: Drain) -> None:
-        """Close every session, each on its own loop, and wait for that."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + max(self.close_timeout, _TO_CUT_OFF)
-        others: _Waiting = {}
-        self._begin_closing(drain, others)
-        waiting = {asyncio.wrap_future(future): session for future, session in others.items()}
-        failures: list[Exception] = []
-        if (own := self._sessions.get(loop)) is not None:
-            waiting[loop.create_task(own.close(drain, self.close_timeout * _SHARE_OF_SESSIONS))] = own
-        cancellation: asyncio.CancelledError | None = None
-        while waiting:
-            if loop.time() > deadline:
-                if own is None or own not in waiting.values():
-                    break
-                own.cut_off_at_once()  # this loop was too busy to close it in time
-                own, deadline = None, loop.time() + _TO_CUT_OFF
-            try:
-                left = max(0.0, deadline - loop.time())
-                await asyncio.wait(waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
-            except asyncio.CancelledError as error:  # it goes on after the closing, which is in a hurry now
-                cancellation = error
-                for session in waiting.values():
-                    _on_its_loop(session, session.close_soon, Drain.WRITES, self.close_timeout)
-            asked: _Waiting = {}
-            for session in self._collect(waiting, failures):
-                self._ask_to_close(session, drain, asked)
-            waiting |= {asyncio.wrap_future(future): session for future, session in asked.items()}
-        self._finish_closing(waiting, failures, cancellation)
+        """Close every session, and wait for that without blocking the running loop.
 
-    def _begin_closing(self, drain: Drain, waiting: _Waiting) -> None:
-        """Ask every other loop to close its session, and cut off the sessions of loops that cannot be asked."""
+        Raises
+        ------
+        StoreCloseError
+            Something is still open.
+        """
+        await self._closing(drain).run_async()
+
+    def _closing(self, drain: Drain) -> Closing:
         self.ended = True
-        running = _running_loop()
-        for loop, session in tuple(self._sessions.items()):
-            if loop is not running:
-                self._ask_to_close(session, drain, waiting)
-
-    def _ask_to_close(self, session: Session, drain: Drain, waiting: _Waiting) -> None:
-        """Have another loop close its session, or cut it off if that loop does not run."""
-        if not _is_paused(session.loop):
-            closing = session.close(drain, self.close_timeout * _SHARE_OF_SESSIONS)
-            try:
-                future = asyncio.run_coroutine_threadsafe(closing, session.loop)
-            except RuntimeError:  # the loop was closed a moment ago
-                closing.close()
-            else:
-                waiting[future] = session
-                return
-        session.cut_off()
-
-    def _collect(self, waiting: dict[Any, Session], failures: list[Exception]) -> list[Session]:
-        """Take out what has ended, and return the sessions whose loop ended before it came to close them."""
-        unanswered: list[Session] = []
-        for future, session in tuple(waiting.items()):
-            if future.done():
-                error = None if future.cancelled() else future.exception()
-                if isinstance(error, Exception):
-                    failures.append(error)
-            elif not session.left_to_its_loop and not _is_paused(session.loop):
-                continue
-            del waiting[future]
-            if session.state is not State.CLOSED and not session.left_to_its_loop:
-                unanswered.append(session)
-        return unanswered
-
-    def _finish_closing(
-        self,
-        waiting: dict[Any, Session],
-        failures: list[Exception],
-        cancellation: asyncio.CancelledError | None = None,
-    ) -> None:
-        if cancellation is not None:
-            raise cancellation
-        if waiting:
-            loops = ", ".join(sorted({repr(session.loop) for session in waiting.values()}))
-            left_open = ["a session on an event loop that did not answer"] * len(waiting)
-            failures.append(
-                StoreCloseError(
-                    f"Closing {self.recipe.redacted_url!r} took more than close_timeout={self.close_timeout} seconds. "
-                    f"Still open: a session on {loops}. The loop closes it when it answers again.",
-                    left_open,
-                )
-            )
-        if len(failures) == 1:
-            raise failures[0]
-        if failures:
-            left_open = [name for error in failures for name in getattr(error, "left_open", ())]
-            raise StoreCloseError("; ".join(map(str, failures)), left_open) from ExceptionGroup(
-                "closing failed on several loops", failures
-            )
+        return Closing(self._sessions, drain, timeout=self.close_timeout, redacted_url=self.recipe.redacted_url)
 
     def forget_sessions(self) -> list[Session]:
         """Give up every session without touching it: in a child process, where they are the parent's."""
@@ -284,9 +161,9 @@ class SessionOwner:
     def release(self, handle: object) -> None:
         """A handle is gone unclosed. Runs on any thread, inside the garbage collector: it waits for nothing."""
         self.handles.discard(handle)
-        if self.handles or not self._sessions or self.ended:
+        if self.handles or not self._sessions:
             return
-        self.ended = True
+        was_ended, self.ended = self.ended, True  # Ctrl-C may have struck before a closing came to its sessions
         for loop, session in tuple(self._sessions.items()):
             try:
                 loop.call_soon_threadsafe(session.close_soon, Drain.ALL, self.close_timeout)
@@ -295,7 +172,8 @@ class SessionOwner:
             else:
                 if not loop.is_running():
                     session.cut_off()
-        self.warn()
+        if not was_ended:
+            self.warn()
 
     def warn(self) -> None:
         """Warn, once, that the store was never closed."""
@@ -319,29 +197,3 @@ def _cut_off_closed_loops() -> None:
         for loop, session in tuple(owner._sessions.items()):
             if loop.is_closed():
                 session.cut_off()
-
-
-def _on_its_loop(session: Session, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Take a step with a session on the thread of its loop, without waiting for it."""
-    try:
-        session.loop.call_soon_threadsafe(functools.partial(step, *args, **kwargs))
-    except RuntimeError:  # the loop was closed a moment ago
-        session.cut_off()
-
-
-def _is_paused(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether a loop of another thread does not run, and is not merely between the steps in which `run` ends it."""
-    for _ in range(3):
-        if loop.is_running():
-            return False
-        if loop.is_closed():
-            return True
-        time.sleep(0.0005)
-    return True
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -12,14 +12,13 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
-from unittest import mock
 
 from managed_store._closers import Closer, closer_for, retire_finalizers, retire_own_finalizers
 from managed_store._closers.unknown import UnknownCloser
-from managed_store.errors import MissingPackageError
+from managed_store._observing import call_in_a_thread, connected_sockets, connections_made
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -99,7 +98,7 @@ class CloserContract:
 
     def open_sockets(self) -> int:
         """Count the TCP sockets of this process, but for those that listen. Needs the package psutil."""
-        return len(_connected())
+        return len(connected_sockets())
 
     @_on_a_loop
     async def test_the_closer_is_found(self) -> None:
@@ -120,7 +119,7 @@ class CloserContract:
         self._check_nothing_left(closer)
         await _in_time(closer.close())
         if self.seals:
-            with _connections() as made, suppress(Exception):
+            with connections_made() as made, suppress(Exception):
                 await self.use(filesystem)
             assert made == [], "a closed filesystem connects anew"
         self._check_nothing_left(closer)
@@ -140,7 +139,7 @@ class CloserContract:
     async def test_what_was_never_used_is_closed(self) -> None:
         """Nothing is opened in order to close it."""
         filesystem, closer = self._unused()
-        with _connections() as made:
+        with connections_made() as made:
             await self._end(filesystem, closer)
             closer.force()
         assert made == []
@@ -163,7 +162,7 @@ class CloserContract:
         connected_at_once = self._grown()["sockets"] > 0
         self._begin_to_close(filesystem, closer)
         raised: BaseException | None = None
-        with _connections() as made:
+        with connections_made() as made:
             try:
                 await self.use(filesystem)
             except Exception as error:
@@ -177,7 +176,7 @@ class CloserContract:
     async def test_questions_at_any_time(self) -> None:
         """`notice`, `busy` and `still_open` answer at every stage, and change nothing."""
         filesystem, closer = self._unused()
-        with _connections() as made:
+        with connections_made() as made:
             _ask(closer)
         assert made == []
         for _ in range(2):
@@ -218,7 +217,7 @@ class CloserContract:
         self._before = self._held()
         with asyncio.Runner() as runner:
             filesystem, closer = runner.run(self._used())
-            _in_a_thread(lambda: self._cut_off(filesystem, closer))
+            call_in_a_thread(lambda: self._cut_off(filesystem, closer))
             sockets = self._grown()["sockets"]
             runner.run(self._settle(closer, forced=True))
             runner.run(_in_time(closer.close()))
@@ -234,15 +233,15 @@ class CloserContract:
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             loop.close()
-        _in_a_thread(lambda: self._cut_off(filesystem, closer))
+        call_in_a_thread(lambda: self._cut_off(filesystem, closer))
         asyncio.run(self._settle(closer, forced=True))
 
     @_on_a_loop
     async def test_closing_after_the_other_side_has_gone(self) -> None:
         """Connections that were lost are closed too. `close` may raise then; `force` follows."""
-        theirs = _connected()
+        theirs = connected_sockets()
         filesystem, closer = await self._used()
-        for number in _connected() - theirs:
+        for number in connected_sockets() - theirs:
             with suppress(OSError), socket.socket(fileno=os.dup(number)) as duplicate:
                 duplicate.shutdown(socket.SHUT_RDWR)
         await asyncio.sleep(0.05)
@@ -372,46 +371,3 @@ def _ask(closer: Closer) -> None:
 async def _in_time(step: Coroutine[Any, Any, None]) -> None:
     async with asyncio.timeout(_PATIENCE):
         await step
-
-
-def _in_a_thread(step: Callable[[], None]) -> None:
-    """Call from another thread, which has no event loop, and pass on what that raises."""
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            step()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="closer contract")
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]
-
-
-def _connected() -> set[int]:
-    """The descriptors of the TCP sockets of this process that do not listen."""
-    try:
-        import psutil
-    except ImportError as error:
-        raise MissingPackageError(
-            "The closer contract counts sockets with the package 'psutil': pip install psutil.", name="psutil"
-        ) from error
-    connections = psutil.Process().net_connections(kind="tcp")
-    return {connection.fd for connection in connections if connection.status != psutil.CONN_LISTEN}
-
-
-@contextmanager
-def _connections() -> Iterator[list[Any]]:
-    """Note the addresses that any socket of Python's is told to connect to while the block lasts."""
-    made: list[Any] = []
-    connect = socket.socket.connect
-
-    def noting(self: socket.socket, address: Any) -> None:
-        made.append(address)
-        connect(self, address)
-
-    with mock.patch.object(socket.socket, "connect", noting):
-        yield made

@@ -35,6 +35,9 @@ from tests.servers._statistics import fetch_statistics
 import logging
 logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing"))
 
+# In a process group that is in the background of a shell, Python takes over that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 PROTOTYPE = default_buffer_prototype()
 URL, PORT = sys.argv[1], int(sys.argv[2])
 HUNG = sys.argv[-2]
@@ -178,8 +181,6 @@ def running(program: str, *servers: RunningServer, options: tuple[str, ...] = ()
                 stdin=subprocess.DEVNULL,
                 stdout=stack.enter_context((folder / "stdout").open("wb")),
                 stderr=stack.enter_context((folder / "stderr").open("wb")),
-                # Of a process group that is in the background of a shell, Python takes over that Ctrl-C is ignored.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         )
         stack.callback(process.kill)

@@ -20,12 +20,13 @@ FLOORS = [
     {"_closable"},
     {"_guarded", "_process"},
     {"_owners"},
+    {"_closing"},
     {"_sessions"},
     {"_building", "_wrapped", "_requests", "_arguments", "_twins"},
     {"_recipe", "_caches"},
     {"_levels"},
     {"_chain", "_threaded", "_closers", "_borrowed"},
-    {"_lifecycle", "_zarr_loop", "_threads", "_awaiting", "_redaction", "_search", "_failures"},
+    {"_lifecycle", "_zarr_loop", "_threads", "_awaiting", "_redaction", "_search", "_failures", "_observing"},
     {"errors"},
 ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import aiohttp
@@ -49,6 +49,8 @@ class AiohttpCloser(Closer):
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         self.notice()
+        for session in self._held.values():
+            session.close_responses()
         for name in self.openers:
             setattr(self.filesystem, name, refuse)
 
@@ -129,6 +131,14 @@ class _HeldSession:
             self._connector._close()
         self._session.detach()
 
+    def close_responses(self) -> None:
+        """Close the responses that are still there, although no request is: their readers were cancelled.
+
+        azure-core lets go of such a response without closing it, and aiohttp warns of its connection later on.
+        """
+        for response in tuple(_responses_of(self._connector)):
+            response.close()
+
     def still_open(self) -> bool:
         """Whether the session or any socket that it had is open."""
         return not self._session.closed or self._any_socket_open()
@@ -150,6 +160,15 @@ def _transports_of(connector: aiohttp.BaseConnector | None) -> list[Any]:
     pooled = [protocol for connections in connector._conns.values() for protocol, _ in connections]
     transports = [protocol.transport for protocol in (*pooled, *connector._acquired) if hasattr(protocol, "transport")]
     return [transport for transport in transports if transport is not None]
+
+
+def _responses_of(connector: aiohttp.BaseConnector | None) -> Iterator[aiohttp.ClientResponse]:
+    """The responses whose bodies have not been read to the end. They wait for that, and nothing else knows them."""
+    for protocol in () if connector is None else tuple(connector._acquired):
+        for waiting in getattr(getattr(protocol, "_payload", None), "_eof_callbacks", ()):
+            response = getattr(waiting, "__self__", None)
+            if isinstance(response, aiohttp.ClientResponse):
+                yield response
 
 
 def _is_open(transport: Any, held: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import aiohttp
 
@@ -19,6 +19,8 @@ class AzureCloser(AiohttpCloser):
     A credential that the user handed in is borrowed, and so is the session that it holds.
     """
 
+    openers: ClassVar[tuple[str, ...]] = ()
+
     async def open(self) -> None:
         """Open nothing: each of Azure's transports opens its session with its first request, and never two."""
 
@@ -28,7 +30,7 @@ class AzureCloser(AiohttpCloser):
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         from azure.core.pipeline.transport import AsyncHttpTransport
 
-        self.notice()
+        super().seal(refuse)
         for transport in self._within(lambda value: isinstance(value, AsyncHttpTransport)):
             transport.open = refuse
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SmbCloser"]
 
-# How many filesystems of managed stores use the connection to each server, and a lock for that, held for a moment.
+# How many filesystems of managed stores use the connection to each server, and a lock for that, held for a moment, in
+# which the garbage collector may come here again on the same thread.
 _in_use: Counter[tuple[str, int]] = Counter()
-_counting = threading.Lock()
+_counting = threading.RLock()
 
 # A lock for each server, held while a connection is made or ended: of two that are made at a time smbclient loses one.
 _connecting: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
