@@ -300,33 +300,3 @@ def test_ctrl_c_at_every_line_of_closing(good: FolderServer) -> None:
     with running(program, good, options=STRUCK) as started:
         ended = started.end(within=40)
     assert (ended.output, *ended.quietly) == ("True\n", 0, "")
-
-
-def test_a_storm_of_ctrl_c(good: FolderServer) -> None:
-    """Ctrl-C at any moment of opening, reading and closing, at random: it always ends, and the outer store closes."""
-    program = """
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    sync(asyncio.sleep(0))  # starts zarr's loop, which does not bear to be interrupted then
-    struck = 0
-    for number in range(150):
-        store = ManagedStore(URL, close_timeout=5)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.00005 + 0.00011 * number)
-            with store:
-                read(store)
-                with ManagedStore(URL) as inner:
-                    read(inner)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        except KeyboardInterrupt:
-            struck += 1
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        store.close()
-        assert store.statistics().loops == 0
-    say(struck > 20)
-    """
-    with running(program, good, options=STRUCK) as started:
-        ended = started.end(within=40)
-    assert (ended.output, ended.code) == ("True\n", 0)
-    # Struck in the finalizer of whatever object, Python shows and ignores it.
-    assert ended.errors.count("Traceback") == ended.errors.count("KeyboardInterrupt")
-    assert [word for word in ("Unclosed", "Warning", "never", "destroyed") if word in ended.errors] == []
