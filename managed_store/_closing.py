@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import functools
+import queue
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 from managed_store._lifecycle import Drain, State
 from managed_store._sessions import Session
 from managed_store.errors import StoreCloseError
 
-__all__ = ["Closing", "running_loop"]
+__all__ = ["Closing", "on_its_loop", "running_loop"]
 
 P = ParamSpec("P")
 
@@ -54,8 +54,11 @@ class Closing:
         self._drain = drain
         self._timeout = timeout
         self._redacted_url = redacted_url
-        self._waiting: dict[Any, Session] = {}  # the future of what a loop does → its session
-        self._as_awaited: Callable[[concurrent.futures.Future[None]], Any] = lambda future: future
+        self._waiting: set[Session] = set()
+        # Not futures: Ctrl-C can strike between taking a future's lock and remembering to give it back, and the loop
+        # that then answers would wait for that lock for ever.
+        self._answers: queue.SimpleQueue[tuple[Session, BaseException | None]] = queue.SimpleQueue()
+        self._wake: Callable[[], object] = lambda: None
         self._failures: list[Exception] = []
 
     def run(self) -> None:
@@ -64,16 +67,20 @@ class Closing:
         Ctrl-C ends the waiting, and cuts off what is still open.
         """
         deadline = time.monotonic() + max(self._timeout, _TO_CUT_OFF)
+        running = None
         try:
             running = running_loop()
             if running is not None and (own := self._sessions.get(running)) is not None:
                 own.close_at_once()
             self._ask_other_loops(running)
             while self._waiting and (left := deadline - time.monotonic()) > 0:
-                concurrent.futures.wait(self._waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
+                try:
+                    self._note(*self._answers.get(timeout=min(left, _LOOK_AGAIN)))
+                except queue.Empty:  # no `suppress`: Ctrl-C strikes when a function is called, with this as its context
+                    pass
                 self._collect()
         except BaseException:
-            self._cut_off()
+            self._cut_off(running)
             raise
         self._raise_failures()
 
@@ -81,24 +88,28 @@ class Closing:
         """Close, and wait for that. A cancellation is raised at its end, and lets only writes finish."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max(self._timeout, _TO_CUT_OFF)
-        self._as_awaited = asyncio.wrap_future
+        answered = asyncio.Event()
+        self._wake = functools.partial(_call_soon, loop, answered.set)
         self._ask_other_loops(loop)
         if (own := self._sessions.get(loop)) is not None:
-            self._waiting[loop.create_task(own.close(self._drain, self._timeout * _SHARE_OF_SESSIONS))] = own
+            self._waiting.add(own)
+            self._begin(own)
         cancellation: asyncio.CancelledError | None = None
         while self._waiting:
             if loop.time() > deadline:
-                if own is None or own not in self._waiting.values():
+                if own not in self._waiting:
                     break
                 own.cut_off_at_once()  # this loop was too busy to close it in time
                 own, deadline = None, loop.time() + _TO_CUT_OFF
+            look_again = loop.call_later(max(0.0, min(deadline - loop.time(), _LOOK_AGAIN)), answered.set)
             try:
-                left = max(0.0, deadline - loop.time())
-                await asyncio.wait(self._waiting, timeout=min(left, _LOOK_AGAIN), return_when="FIRST_COMPLETED")
+                await answered.wait()
             except asyncio.CancelledError as error:
                 cancellation = error
-                for session in self._waiting.values():
-                    _on_its_loop(session, session.close_soon, Drain.WRITES, self._timeout)
+                for session in self._waiting:
+                    on_its_loop(session, session.close_soon, Drain.WRITES, self._timeout)
+            look_again.cancel()
+            answered.clear()
             self._collect()
         if cancellation is not None:
             raise cancellation
@@ -112,47 +123,57 @@ class Closing:
     def _ask(self, session: Session) -> None:
         """Have another loop close its session, or cut it off if that loop does not run."""
         if not _is_paused(session.loop):
-            closing = session.close(self._drain, self._timeout * _SHARE_OF_SESSIONS)
-            try:
-                future = asyncio.run_coroutine_threadsafe(closing, session.loop)
-            except RuntimeError:  # the loop was closed a moment ago
-                closing.close()
-            else:
-                self._waiting[self._as_awaited(future)] = session
+            self._waiting.add(session)
+            if _call_soon(session.loop, self._begin, session):
                 return
+        self._waiting.discard(session)
         session.cut_off()
 
-    def _collect(self) -> None:
-        """Take out what has ended, and ask again for the sessions whose loop ended before it came to close them."""
-        for future, session in tuple(self._waiting.items()):
-            if future.done():
-                error = None if future.cancelled() else future.exception()
-                if isinstance(error, Exception):
-                    self._failures.append(error)
-            elif not session.left_to_its_loop and not _is_paused(session.loop):
-                continue
-            del self._waiting[future]
-            if session.state is not State.CLOSED and not session.left_to_its_loop:
-                self._ask(session)
+    def _begin(self, session: Session) -> None:
+        """Begin to close a session, on its loop's thread."""
+        if session.state is State.CLOSED:
+            self._answer(session)
+        else:
+            closing = session.close_soon(self._drain, self._timeout * _SHARE_OF_SESSIONS)
+            closing.add_done_callback(functools.partial(self._answer, session))
 
-    def _cut_off(self) -> None:
-        """Cut off every session, and give the loops the moment that it takes."""
+    def _answer(self, session: Session, closing: asyncio.Task[None] | None = None) -> None:
+        """Say that a closing has ended, on its loop's thread."""
+        self._answers.put((session, None if closing is None or closing.cancelled() else closing.exception()))
+        self._wake()
+
+    def _collect(self) -> None:
+        """Note the answers, and ask again for the sessions whose loop ended before it came to close them."""
+        while not self._answers.empty():
+            self._note(*self._answers.get())
+        for session in tuple(self._waiting):
+            if session.left_to_its_loop or _is_paused(session.loop):
+                self._note(session, None)
+
+    def _note(self, session: Session, error: BaseException | None) -> None:
+        if session not in self._waiting:
+            return
+        self._waiting.remove(session)
+        if isinstance(error, Exception):
+            self._failures.append(error)
+        if session.state is not State.CLOSED and not session.left_to_its_loop:
+            self._ask(session)
+
+    def _cut_off(self, running: asyncio.AbstractEventLoop | None) -> None:
+        """Cut off every session, and give the other loops the moment that it takes."""
         for session in tuple(self._sessions.values()):
             if _is_paused(session.loop):
                 session.cut_off()
             else:
-                _on_its_loop(session, session.close_at_once)
+                on_its_loop(session, session.close_at_once)
         deadline = time.monotonic() + _TO_CUT_OFF
-        concurrent.futures.wait(self._waiting, timeout=_TO_CUT_OFF)
-        while any(not session.left_to_its_loop for session in tuple(self._sessions.values())):
-            if time.monotonic() > deadline:
-                break
+        while any(loop is not running for loop in tuple(self._sessions)) and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def _raise_failures(self) -> None:
         """Raise what went wrong, all of it together, and name what is still open."""
         if self._waiting:
-            loops = ", ".join(sorted({repr(session.loop) for session in self._waiting.values()}))
+            loops = ", ".join(sorted({repr(session.loop) for session in self._waiting}))
             left_open = ["a session on an event loop that did not answer"] * len(self._waiting)
             self._failures.append(
                 StoreCloseError(
@@ -178,12 +199,19 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _on_its_loop(session: Session, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Take a step with a session on the thread of its loop, without waiting for it."""
-    try:
-        session.loop.call_soon_threadsafe(functools.partial(step, *args, **kwargs))
-    except RuntimeError:  # the loop was closed a moment ago
+def on_its_loop(session: Session, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Take a step with a session on the thread of its loop, without waiting for it; if that is closed, cut it off."""
+    if not _call_soon(session.loop, step, *args, **kwargs):
         session.cut_off()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+    """Have a loop of any thread make a call; return False if the loop is closed."""
+    try:
+        loop.call_soon_threadsafe(functools.partial(call, *args, **kwargs))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _is_paused(loop: asyncio.AbstractEventLoop) -> bool:

@@ -12,7 +12,7 @@ import asyncio
 import warnings
 from collections.abc import Sequence
 
-from managed_store._closing import Closing, running_loop
+from managed_store._closing import Closing, on_its_loop, running_loop
 from managed_store._lifecycle import Drain, State, Statistics
 from managed_store._recipe import Recipe
 from managed_store._sessions import Session, closed_error
@@ -164,14 +164,10 @@ class SessionOwner:
         if self.handles or not self._sessions:
             return
         was_ended, self.ended = self.ended, True  # Ctrl-C may have struck before a closing came to its sessions
-        for loop, session in tuple(self._sessions.items()):
-            try:
-                loop.call_soon_threadsafe(session.close_soon, Drain.ALL, self.close_timeout)
-            except RuntimeError:
+        for session in tuple(self._sessions.values()):
+            on_its_loop(session, session.close_soon, Drain.ALL, self.close_timeout)
+            if not session.loop.is_running():
                 session.cut_off()
-            else:
-                if not loop.is_running():
-                    session.cut_off()
         if not was_ended:
             self.warn()
 

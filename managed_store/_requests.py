@@ -97,11 +97,14 @@ class RequestsInFlight:
         until, by_force_until : float
             Until when they may, and until when to wait for those that were cut off then, by the loop's clock.
         """
+        loop = asyncio.get_running_loop()
         for drain, deadline in ((may_finish, until), (Drain.NOTHING, by_force_until)):
             self.cut_off(drain)
-            while self._requests and asyncio.get_running_loop().time() < deadline:
-                await self._finished(min(deadline, asyncio.get_running_loop().time() + _CANCEL_AGAIN))
+            while self._requests and loop.time() < deadline:
+                await self._finished(min(deadline, loop.time() + _CANCEL_AGAIN))
                 self._cancel(again=True)
+            if not self._requests:
+                return
 
     def _cancel(self, *, again: bool) -> None:
         """Cancel; `again` also what was cancelled before: adlfs keeps that to itself now and then, and goes on."""

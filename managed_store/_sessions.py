@@ -237,18 +237,15 @@ class Session:
     def cut_off_at_once(self) -> None:
         """Cut off requests and connections, on the loop's own thread; the closing that is under way ends soon after."""
         self._begin_closing()
-        self.requests.cut_off(Drain.NOTHING)
+        if not self.loop.is_closed():
+            self.requests.cut_off(Drain.NOTHING)
         self._force()
 
     def cut_off(self) -> None:
         """End the session without its loop, which is closed or paused. From any thread; never on a running loop."""
-        if self.state is State.CLOSED:
-            return
-        self._begin_closing()
-        if not self.loop.is_closed():
-            self.requests.cut_off(Drain.NOTHING)
-        self._force()
-        self._end()
+        if self.state is not State.CLOSED:
+            self.cut_off_at_once()
+            self._end()
 
     async def _close(self, drain: Drain, timeout: float) -> None:
         deadline = self.loop.time() + timeout

@@ -24,7 +24,7 @@ CONTENT = b"good morning"
 
 # What every program begins with. Its arguments are the URL and the statistics' port of each server.
 _PROLOGUE = """
-import asyncio, gc, os, signal, sys, threading, time
+import asyncio, functools, gc, os, signal, sys, threading, time
 import zarr
 from managed_store import ManagedStore, StoreClosedError
 from zarr.core.buffer import cpu, default_buffer_prototype

@@ -300,3 +300,36 @@ def test_ctrl_c_at_every_line_of_closing(good: FolderServer) -> None:
     with running(program, good, options=STRUCK) as started:
         ended = started.end(within=40)
     assert (ended.output, *ended.quietly) == ("True\n", 0, "")
+
+
+def test_a_storm_of_ctrl_c(good: FolderServer) -> None:
+    """Ctrl-C at random moments of closing: zarr's loop goes on, and whatever the moment all is closed afterwards."""
+    program = """
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    sync(asyncio.sleep(0))
+    struck, timer_off = 0, functools.partial(signal.setitimer, signal.ITIMER_REAL, 0)
+    for number in range(400):
+        with ManagedStore(URL) as other:
+            read(other)
+            store = ManagedStore(URL)
+            read(store)
+            try:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.00001 + 0.00001 * number)
+                    store.close()
+                finally:
+                    timer_off()
+            except KeyboardInterrupt:
+                struck += 1
+            timer_off()
+            store.close()
+            assert store.statistics().loops == 0
+            read(other)
+    say(struck > 20, ask().connections)
+    """
+    with running(program, good, options=STRUCK) as started:
+        ended = started.end(within=40)
+    assert (ended.output, ended.code) == ("True 0\n", 0)
+    # Struck in the finalizer of whatever object, Python shows and ignores it.
+    assert ended.errors.count("Traceback") == ended.errors.count("KeyboardInterrupt")
+    assert [word for word in ("Unclosed", "Warning", "never", "destroyed") if word in ended.errors] == []

@@ -9,7 +9,7 @@ from typing import Any
 from managed_store._closers._closer import Closer
 from managed_store._threads import in_helper_thread
 
-__all__ = ["BlockingCloser"]
+__all__ = ["BlockingCloser", "shut_down"]
 
 
 class BlockingCloser(Closer):
@@ -31,12 +31,17 @@ class BlockingCloser(Closer):
 
     def force(self) -> None:
         for each in tuple(self.sockets()):
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:  # not connected any more
-                pass
+            shut_down(each)
             self.close_socket(each)
 
     def close_copies(self) -> None:
         for each in tuple(self.sockets()):
             each.close()
+
+
+def shut_down(sock: Any) -> None:
+    """End the connection of a socket, which wakes every thread that waits for it."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:  # not connected any more
+        pass

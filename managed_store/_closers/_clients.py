@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from managed_store._closers._blocking import shut_down
 from managed_store._closers.requests import close_session, has_connections, pools_of
 
 __all__ = ["KnownClient", "known_client"]
@@ -45,10 +46,7 @@ def known_client(value: Any) -> KnownClient | None:
 
 
 def _close_socket(value: socket.socket) -> None:
-    try:
-        value.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for it
-    except OSError:  # not connected any more
-        pass
+    shut_down(value)
     value.close()
 
 
