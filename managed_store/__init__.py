@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from managed_store._closers import Closer as Closer
     from managed_store._closers import register_closer as register_closer
+    from managed_store._lifecycle import PoolStatistics as PoolStatistics
     from managed_store._lifecycle import Statistics as Statistics
     from managed_store.errors import ArgumentError as ArgumentError
     from managed_store.errors import ArgumentTypeError as ArgumentTypeError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from managed_store.errors import StoreCloseError as StoreCloseError
     from managed_store.errors import StoreOpenError as StoreOpenError
     from managed_store.errors import UnknownProtocolError as UnknownProtocolError
+    from managed_store.pool import StorePool as StorePool
     from managed_store.store import ManagedFSSpecStore as ManagedFSSpecStore
     from managed_store.store import ManagedStore as ManagedStore
 
@@ -37,10 +39,12 @@ _EXPORTS = {
     "ManagedStore": "store",
     "ManagedStoreError": "errors",
     "MissingPackageError": "errors",
+    "PoolStatistics": "_lifecycle",
     "Statistics": "_lifecycle",
     "StoreCloseError": "errors",
     "StoreClosedError": "errors",
     "StoreOpenError": "errors",
+    "StorePool": "pool",
     "UnknownProtocolError": "errors",
     "register_closer": "_closers",
 }

@@ -1,4 +1,4 @@
-"""Checks of the constructor's arguments, but for those that make the recipe, and where the constructor was called."""
+"""Checks of arguments, but for those that make a recipe, and where the user called."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from managed_store.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["caller", "checked_exceptions", "checked_timeout"]
+__all__ = ["caller", "checked_count", "checked_exceptions", "checked_flag", "checked_seconds"]
 
 
 def checked_exceptions(allowed_exceptions: object) -> tuple[type[Exception], ...]:
@@ -23,13 +23,40 @@ def checked_exceptions(allowed_exceptions: object) -> tuple[type[Exception], ...
     )
 
 
-def checked_timeout(close_timeout: object) -> float:
-    """The seconds as a float, or ArgumentTypeError or ArgumentError."""
-    if isinstance(close_timeout, bool) or not isinstance(close_timeout, int | float):
-        raise ArgumentTypeError(f"close_timeout must be a number of seconds; got {type(close_timeout).__name__}.")
-    if not (0 <= close_timeout < math.inf):
-        raise ArgumentError(f"close_timeout must be a finite number of seconds, 0 or more; got {close_timeout!r}.")
-    return float(close_timeout)
+def checked_flag(name: str, value: object) -> bool:
+    """The flag, or ArgumentTypeError."""
+    if not isinstance(value, bool):
+        raise ArgumentTypeError(f"{name} must be True or False; got {type(value).__name__}.")
+    return value
+
+
+def checked_seconds(name: str, value: object, *, infinite: bool = False, zero: bool = True) -> float:
+    """The seconds as a float, or ArgumentTypeError or ArgumentError.
+
+    Parameters
+    ----------
+    name : str
+        The argument, for the message.
+    value : object
+        What it was given.
+    infinite, zero : bool
+        Whether ``math.inf`` and 0 will do.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArgumentTypeError(f"{name} must be a number of seconds; got {type(value).__name__}.")
+    if not 0 <= value <= math.inf or (value == math.inf and not infinite) or (value == 0 and not zero):
+        kind = "a number of seconds, or math.inf" if infinite else "a finite number of seconds"
+        raise ArgumentError(f"{name} must be {kind}, {'0 or more' if zero else 'more than 0'}; got {value!r}.")
+    return float(value)
+
+
+def checked_count(name: str, value: object) -> int:
+    """The count, at least 1, or ArgumentTypeError or ArgumentError."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"{name} must be a whole number; got {type(value).__name__}.")
+    if value < 1:
+        raise ArgumentError(f"{name} must be 1 or more; got {value}.")
+    return value
 
 
 def caller() -> str:

@@ -1,18 +1,17 @@
-"""Opening, leaving and closing a handle: context managers, and what is left to the garbage collector."""
+"""Opening and closing a handle, and what is left to the garbage collector."""
 
 from __future__ import annotations
 
-import asyncio
-from types import TracebackType
 from typing import Self
 
 from managed_store._guarded import GuardedStore
+from managed_store._leaving import Closable
 from managed_store._lifecycle import Drain
 
 __all__ = ["ClosableStore"]
 
 
-class ClosableStore(GuardedStore):
+class ClosableStore(Closable, GuardedStore):
     """A handle on the sessions of an owner. Not for use by itself: `ManagedFSSpecStore` makes it."""
 
     _is_derived: bool
@@ -58,12 +57,7 @@ class ClosableStore(GuardedStore):
 
     async def _aclose(self, drain: Drain) -> None:
         if self._end_handle():
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:  # a coroutine that was left inside its block is collected after its loop has ended
-                self._sessions.close(drain)
-            else:
-                await self._sessions.aclose(drain)
+            await self._sessions.aclose(drain)
 
     def _end_handle(self) -> bool:
         """End this handle; return whether that ends the sessions: the store itself does, or the last of its handles."""
@@ -78,35 +72,9 @@ class ClosableStore(GuardedStore):
         self._is_open = True
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the store. The exception of the body always wins: a failure to close is noted on it."""
-        try:
-            self._close(Drain.ALL if exc_value is None else Drain.WRITES)
-        except Exception as error:
-            if exc_value is None:
-                raise
-            exc_value.add_note(f"While leaving the store: {error}")
-
     async def __aenter__(self) -> Self:
         """Return the store itself."""
         return self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the store. The exception of the body always wins: a failure to close is noted on it."""
-        try:
-            await self._aclose(Drain.ALL if exc_value is None else Drain.WRITES)
-        except asyncio.CancelledError:
-            if exc_value is None:
-                raise
-            exc_value.add_note("While leaving the store, its task was cancelled.")
-        except Exception as error:
-            if exc_value is None:
-                raise
-            exc_value.add_note(f"While leaving the store: {error}")
 
     def __del__(self) -> None:
         if self._owner is not None:  # a closed one too: Ctrl-C may have struck before its sessions were closed

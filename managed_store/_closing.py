@@ -6,14 +6,14 @@ import asyncio
 import functools
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec
 
 from managed_store._lifecycle import Drain, State
 from managed_store._sessions import Session
 from managed_store.errors import StoreCloseError
 
-__all__ = ["Closing", "on_its_loop", "running_loop"]
+__all__ = ["Closing", "close_in_background", "on_its_loop", "running_loop"]
 
 P = ParamSpec("P")
 
@@ -32,28 +32,21 @@ class Closing:
 
     Parameters
     ----------
-    sessions : mapping of asyncio.AbstractEventLoop to Session
-        The sessions; each leaves the mapping when it has ended.
+    sessions : sequence of Session
+        The sessions, of any loops; they begin to close in this order.
     drain : Drain
         Which requests in flight may finish.
     timeout : float
         Seconds that it may take in all.
-    redacted_url : str
-        What is closed, for a message.
+    what : str
+        What is closed, for a message; without secrets.
     """
 
-    def __init__(
-        self,
-        sessions: Mapping[asyncio.AbstractEventLoop, Session],
-        drain: Drain,
-        *,
-        timeout: float,
-        redacted_url: str,
-    ) -> None:
+    def __init__(self, sessions: Sequence[Session], drain: Drain, *, timeout: float, what: str) -> None:
         self._sessions = sessions
         self._drain = drain
         self._timeout = timeout
-        self._redacted_url = redacted_url
+        self._what = what
         self._waiting: set[Session] = set()
         # Not futures: Ctrl-C can strike between taking a future's lock and remembering to give it back, and the loop
         # that then answers would wait for that lock for ever.
@@ -70,7 +63,7 @@ class Closing:
         running = None
         try:
             running = running_loop()
-            if running is not None and (own := self._sessions.get(running)) is not None:
+            for own in self._of_loop(running):
                 own.close_at_once()
             self._ask_other_loops(running)
             while self._waiting and (left := deadline - time.monotonic()) > 0:
@@ -86,21 +79,26 @@ class Closing:
 
     async def run_async(self) -> None:
         """Close, and wait for that. A cancellation is raised at its end, and lets only writes finish."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
+        if loop is None:  # a coroutine that was left inside its block is collected after its loop has ended
+            self.run()
+            return
         deadline = loop.time() + max(self._timeout, _TO_CUT_OFF)
         answered = asyncio.Event()
         self._wake = functools.partial(_call_soon, loop, answered.set)
         self._ask_other_loops(loop)
-        if (own := self._sessions.get(loop)) is not None:
-            self._waiting.add(own)
-            self._begin(own)
+        own = self._of_loop(loop)
+        self._waiting.update(own)
+        for session in own:
+            self._begin(session)
         cancellation: asyncio.CancelledError | None = None
         while self._waiting:
             if loop.time() > deadline:
-                if own not in self._waiting:
+                if self._waiting.isdisjoint(own):
                     break
-                own.cut_off_at_once()  # this loop was too busy to close it in time
-                own, deadline = None, loop.time() + _TO_CUT_OFF
+                for session in self._waiting.intersection(own):
+                    session.cut_off_at_once()  # this loop was too busy to close it in time
+                own, deadline = [], loop.time() + _TO_CUT_OFF
             look_again = loop.call_later(max(0.0, min(deadline - loop.time(), _LOOK_AGAIN)), answered.set)
             try:
                 await answered.wait()
@@ -115,9 +113,12 @@ class Closing:
             raise cancellation
         self._raise_failures()
 
+    def _of_loop(self, loop: asyncio.AbstractEventLoop | None) -> list[Session]:
+        return [session for session in self._sessions if session.loop is loop]
+
     def _ask_other_loops(self, running: asyncio.AbstractEventLoop | None) -> None:
-        for loop, session in tuple(self._sessions.items()):
-            if loop is not running:
+        for session in self._sessions:
+            if session.loop is not running:
                 self._ask(session)
 
     def _ask(self, session: Session) -> None:
@@ -161,13 +162,14 @@ class Closing:
 
     def _cut_off(self, running: asyncio.AbstractEventLoop | None) -> None:
         """Cut off every session, and give the other loops the moment that it takes."""
-        for session in tuple(self._sessions.values()):
+        for session in self._sessions:
             if _is_paused(session.loop):
                 session.cut_off()
             else:
                 on_its_loop(session, session.close_at_once)
+        others = [session for session in self._sessions if session.loop is not running]
         deadline = time.monotonic() + _TO_CUT_OFF
-        while any(loop is not running for loop in tuple(self._sessions)) and time.monotonic() < deadline:
+        while any(session.state is not State.CLOSED for session in others) and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def _raise_failures(self) -> None:
@@ -177,7 +179,7 @@ class Closing:
             left_open = ["a session on an event loop that did not answer"] * len(self._waiting)
             self._failures.append(
                 StoreCloseError(
-                    f"Closing {self._redacted_url!r} took more than close_timeout={self._timeout} seconds. "
+                    f"Closing {self._what} took more than close_timeout={self._timeout} seconds. "
                     f"Still open: a session on {loops}. The loop closes it when it answers again.",
                     left_open,
                 )
@@ -197,6 +199,14 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def close_in_background(sessions: Iterable[Session], timeout: float) -> None:
+    """Close sessions without waiting for it, from any thread: of a loop that does not run they are cut off."""
+    for session in sessions:
+        on_its_loop(session, session.close_soon, Drain.ALL, timeout)
+        if not session.loop.is_running():
+            session.cut_off()
 
 
 def on_its_loop(session: Session, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:

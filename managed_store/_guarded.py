@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer
 
+from managed_store._leases import Lease
 from managed_store._lifecycle import State
 from managed_store._owners import SessionOwner
-from managed_store._sessions import Session, closed_error
+from managed_store._sessions import Session
 from managed_store._wrapped import WrappedFsspecStore, can_delete
 from managed_store.errors import StoreClosedError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardedStore"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -27,12 +29,12 @@ class GuardedStore(Store):
     """Reads and writes through the sessions of an owner. Not for use by itself: `ManagedFSSpecStore` makes it."""
 
     # For `__del__`, should the constructor fail.
-    _owner: SessionOwner | None = None
+    _owner: SessionOwner | Lease | None = None
     _allowed_exceptions: tuple[type[Exception], ...]
     _is_closed: bool
 
     @property
-    def _sessions(self) -> SessionOwner:
+    def _sessions(self) -> SessionOwner | Lease:
         assert self._owner is not None  # only while a constructor fails
         return self._owner
 
@@ -43,22 +45,31 @@ class GuardedStore(Store):
 
     def _refuse_if_closed(self) -> None:
         if self.closed:
-            raise closed_error(self._sessions.recipe)
+            raise self._sessions.recipe.closed_error()
 
     async def _session(self) -> Session:
         """The open session of the running loop."""
         owner = self._sessions
         if self._is_closed or owner.ended:
-            raise closed_error(owner.recipe)
-        session = owner.session(asyncio.get_running_loop())
-        return session if session.state is State.OPEN else await session.opened()
+            raise owner.recipe.closed_error()
+        return owner.open_now(asyncio.get_running_loop()) or await owner.open_session()
+
+    def _run(
+        self, session: Session, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]],
+        *args: P.args, **kwargs: P.kwargs,
+    ) -> Coroutine[Any, Any, T]:  # fmt: skip
+        """Run one request as one of this store's."""
+        return session.run(self._sessions.recipe, writes, operation, *args, **kwargs)
+
+    def _wrapped(self, session: Session) -> WrappedFsspecStore:
+        return session.wrapped(self._sessions.path, self._allowed_exceptions)
 
     # Reading
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         # docstring inherited
         session = await self._session()
-        return await session.run(False, session.wrapped(self._allowed_exceptions).get, key, prototype, byte_range)
+        return await self._run(session, False, self._wrapped(session).get, key, prototype, byte_range)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -128,17 +139,17 @@ class GuardedStore(Store):
             except BaseExceptionGroup as failures:
                 if failures.subgroup(StoreClosedError) is None:
                     raise
-                raise closed_error(self._sessions.recipe, " while these ranges were read") from failures
+                raise self._sessions.recipe.closed_error(" while these ranges were read") from failures
 
     async def _read(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
         session = await self._session()
-        return await session.run(False, operation, session.wrapped(self._allowed_exceptions))
+        return await self._run(session, False, operation, self._wrapped(session))
 
     async def _list(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
         session = await self._session()
         writes_before = self._sessions.writes
         try:
-            return await session.run(False, operation, session.wrapped(self._allowed_exceptions))
+            return await self._run(session, False, operation, self._wrapped(session))
         finally:
             self._sessions.listed(session, writes_before=writes_before)
 
@@ -198,7 +209,7 @@ class GuardedStore(Store):
         self._check_writable()
         session = await self._session()
         try:
-            await session.run(True, operation, session.wrapped(self._allowed_exceptions))
+            await self._run(session, True, operation, self._wrapped(session))
         finally:
             self._sessions.wrote(keys)  # also after a failure: nobody knows how far it came
 

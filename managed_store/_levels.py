@@ -12,7 +12,7 @@ from managed_store._chain import DECIDED_HERE, OPTIONS_OF_OPEN, parts_of, protoc
 from managed_store._redaction import redacted
 from managed_store.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["check_levels", "check_parts"]
+__all__ = ["OPTIONS_OF_LAYERING", "check_levels", "check_parts"]
 
 # The protocols of fsspec's own filesystems that are laid over another one.
 _LAYERED = frozenset(
@@ -29,7 +29,7 @@ _STAND_ALONE = ("fsspec.", "gcsfs.", "s3fs.", "adlfs.")
 _EVERYWHERE = {"use_listings_cache", "listings_expiry_time", "max_paths", *DECIDED_HERE}
 
 # The options that say what a filesystem is laid over, where the URL does not.
-_OPTIONS_OF_LAYERING = ("fo", "fs", "target_protocol")
+OPTIONS_OF_LAYERING = ("fo", "fs", "target_protocol")
 
 
 def check_parts(url: str) -> None:
@@ -69,7 +69,7 @@ def check_levels(url: str, options: Mapping[str, Any]) -> None:
     for protocol in protocols if len(parts) > 1 else ():
         _check_level(f"storage_options[{protocol!r}]", protocol, options.get(protocol))
     last = options if len(parts) == 1 else options.get(protocols[-1]) or {}
-    if protocols[-1] in _LAYERED and not any(name in last for name in _OPTIONS_OF_LAYERING):
+    if protocols[-1] in _LAYERED and not any(name in last for name in OPTIONS_OF_LAYERING):
         raise ArgumentError(
             f"url names no filesystem for {protocols[-1]!r} to be laid over. Write a chain, such as "
             f"'{protocols[-1]}::https://host/path', or give storage_options['target_protocol'] or ['fo']."

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Drain", "Request", "State", "Statistics"]
+__all__ = ["Drain", "PoolStatistics", "Request", "State", "Statistics"]
 
 
 class State(enum.IntEnum):
@@ -87,6 +87,36 @@ class Statistics:
 
     state: str
     handles: int
+    loops: int
+    requests_in_flight: int
+    opened: int
+    closed: int
+    forced: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """What a pool holds at one moment. Immutable, and without secrets.
+
+    Attributes
+    ----------
+    state : str
+        ``"new"``, ``"open"``, ``"closing"`` or ``"closed"``.
+    stores : int
+        Stores of the pool that are neither closed nor gone.
+    filesystems : int
+        Filesystems that are open or opening: at most one for each event loop and set of options.
+    loops : int
+        Event loops on which they are.
+    requests_in_flight : int
+        Requests that are waiting for an answer now, over all loops.
+    opened, closed, forced : int
+        Filesystems opened so far, closed gracefully, and cut off.
+    """
+
+    state: str
+    stores: int
+    filesystems: int
     loops: int
     requests_in_flight: int
     opened: int

@@ -9,14 +9,16 @@ and looks for sessions afterwards, so that at least one of them sees the other.
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Sequence
 
-from managed_store._closing import Closing, on_its_loop, running_loop
+from managed_store._awaiting import finished
+from managed_store._closing import Closing, close_in_background, running_loop
 from managed_store._lifecycle import Drain, State, Statistics
+from managed_store._never_closed import NeverClosed
 from managed_store._recipe import Recipe
-from managed_store._sessions import Session, closed_error
+from managed_store._sessions import Session
 from managed_store._zarr_loop import run_on_zarr_loop
+from managed_store.errors import StoreClosedError
 
 __all__ = ["SessionOwner", "owners_with_sessions"]
 
@@ -45,10 +47,13 @@ class SessionOwner:
         self.ended = False
         self.handles: set[object] = set()
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
-        self._warn_of = [] if made_at is None else [made_at]
+        self._never_closed = NeverClosed(made_at)
         self._opened = self._closed = self._forced = 0
         self._caches_listings, self._caches_files = recipe.wants_listings_cache, recipe.caches_files
         self.writes = 0
+
+    path = None
+    """The root of the store, where the recipe does not name it."""
 
     @property
     def state(self) -> State:
@@ -76,25 +81,43 @@ class SessionOwner:
         owners_with_sessions.add(self)
         if self.ended:
             session.cut_off()
-            raise closed_error(self.recipe)
+            raise self.recipe.closed_error()
         return session
+
+    def open_now(self, loop: asyncio.AbstractEventLoop) -> Session | None:
+        """The session of `loop`, if it is open already."""
+        session = self._sessions.get(loop)
+        return session if session is not None and session.state is State.OPEN else None
 
     async def open_session(self) -> Session:
         """The open session of the running loop."""
-        return await self.session(asyncio.get_running_loop()).opened()
+        loop = asyncio.get_running_loop()
+        while True:
+            session = self.session(loop)
+            try:
+                return await session.opened()
+            except StoreClosedError:
+                if self.ended:
+                    raise
+            if session.state is not State.CLOSED:
+                await finished(session.close_soon(Drain.ALL, self.close_timeout))  # it was idle; the next one is not
 
     def open_session_at_once(self) -> Session:
         """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
         loop = running_loop()
         return run_on_zarr_loop(self.open_session()) if loop is None else self.session(loop).open_at_once()
 
-    def wrote(self, keys: Sequence[str]) -> None:
+    def sessions(self) -> list[Session]:
+        """The sessions of all loops."""
+        return list(self._sessions.values())
+
+    def wrote(self, keys: Sequence[str], path: str | None = None) -> None:
         """Make a write or delete of `keys` visible to every session at once, if the user has asked for caches."""
         self.writes += 1
         for session in tuple(self._sessions.values()) if self._caches_listings or self._caches_files else ():
             if session.built is not None:
                 session.built.forget_listings()
-                session.built.forget_files(keys)
+                session.built.forget_files(keys, path)
 
     def listed(self, session: Session, *, writes_before: int) -> None:
         """Drop what a listing has put into a cache, if something was written while it was under way."""
@@ -145,9 +168,13 @@ class SessionOwner:
         """
         await self._closing(drain).run_async()
 
-    def _closing(self, drain: Drain) -> Closing:
+    def end(self) -> list[Session]:
+        """Refuse new sessions; return those that there are."""
         self.ended = True
-        return Closing(self._sessions, drain, timeout=self.close_timeout, redacted_url=self.recipe.redacted_url)
+        return self.sessions()
+
+    def _closing(self, drain: Drain) -> Closing:
+        return Closing(self.end(), drain, timeout=self.close_timeout, what=repr(self.recipe.redacted_url))
 
     def forget_sessions(self) -> list[Session]:
         """Give up every session without touching it: in a child process, where they are the parent's."""
@@ -163,28 +190,14 @@ class SessionOwner:
         self.handles.discard(handle)
         if self.handles or not self._sessions:
             return
-        was_ended, self.ended = self.ended, True  # Ctrl-C may have struck before a closing came to its sessions
-        for session in tuple(self._sessions.values()):
-            on_its_loop(session, session.close_soon, Drain.ALL, self.close_timeout)
-            if not session.loop.is_running():
-                session.cut_off()
+        was_ended = self.ended  # Ctrl-C may have struck before a closing came to its sessions
+        close_in_background(self.end(), self.close_timeout)
         if not was_ended:
             self.warn()
 
     def warn(self) -> None:
         """Warn, once, that the store was never closed."""
-        try:
-            made_at = self._warn_of.pop()
-        except IndexError:
-            return
-        warnings.warn_explicit(
-            f"ManagedStore({self.recipe.redacted_url!r}) was never closed; it was made at {made_at}. Use it in a "
-            f"`with` or `async with` block, or call close().",
-            category=ResourceWarning,
-            filename=made_at.rpartition(":")[0],
-            lineno=int(made_at.rpartition(":")[2]),
-            source=self,
-        )
+        self._never_closed.warn(f"ManagedStore({self.recipe.redacted_url!r})", self)
 
 
 def _cut_off_closed_loops() -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import time
 import weakref
 from collections.abc import Callable
 
+from managed_store._closing import Closing
 from managed_store._lifecycle import Drain
 from managed_store._owners import SessionOwner, owners_with_sessions
+from managed_store._pooling import renew_lock_after_fork
 from managed_store._sessions import Session
 
 __all__: list[str] = []
@@ -24,10 +25,11 @@ def _close_all_at_exit() -> None:
     owners = tuple(owners_with_sessions)
     if not owners:
         return
-    deadline = time.monotonic() + max(owner.close_timeout for owner in owners)
-    for owner in owners:
-        owner.close_timeout = max(0.0, min(owner.close_timeout, deadline - time.monotonic()))
-        _even_if_it_fails(lambda owner=owner: owner.close(Drain.WRITES))  # type: ignore[misc]
+    sessions = [session for owner in owners for session in owner.end()]
+    sessions.sort(key=lambda session: session.number, reverse=True)
+    names = ", ".join(sorted({repr(owner.recipe.redacted_url) for owner in owners}))
+    timeout = max(owner.close_timeout for owner in owners)
+    _even_if_it_fails(Closing(sessions, Drain.WRITES, timeout=timeout, what=names).run)
     for owner in owners:
         _even_if_it_fails(owner.warn)  # where warnings are errors, it raises
 
@@ -42,6 +44,7 @@ def _even_if_it_fails(step: Callable[[], None]) -> None:
 
 def _forget_after_fork() -> None:
     """The child drops what it inherited: the connections are the parent's, and their loops run in no thread here."""
+    renew_lock_after_fork()
     for owner in tuple(owners_with_sessions):
         for session in owner.forget_sessions():
             _inherited.append(session)

@@ -19,7 +19,13 @@ from fsspec.registry import registry as registered_implementations
 from managed_store._chain import protocols_of, wants_listings_cache
 from managed_store._levels import check_levels, check_parts
 from managed_store._redaction import redacted
-from managed_store.errors import ArgumentError, ArgumentTypeError, MissingPackageError, UnknownProtocolError
+from managed_store.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    MissingPackageError,
+    StoreClosedError,
+    UnknownProtocolError,
+)
 
 __all__ = ["Recipe", "checked_options"]
 
@@ -86,7 +92,15 @@ class Recipe:
             and _equal_values(dict(self.options), dict(other.options))
         )
 
-    __hash__ = None  # type: ignore[assignment]  # option values need not be hashable
+    def __hash__(self) -> int:
+        return hash((self.url, self.twin_of, self.location, _hash_of(dict(self.options))))
+
+    def closed_error(self, when: str = "") -> StoreClosedError:
+        """The error for using a store that is closed: names it, and says what to do."""
+        return StoreClosedError(
+            f"The store {self.redacted_url!r} was closed{when}. Closing is final: make a new ManagedStore, or move "
+            f"this use inside the `with` block that closed it."
+        )
 
     def __repr__(self) -> str:
         return f"Recipe({self.redacted_url!r}, options={list(self.options)})"
@@ -209,3 +223,12 @@ def _equal_values(left: Any, right: Any) -> bool:
         return type(left) is type(right) and bool(left == right)
     except Exception:  # a value whose comparison fails (an array, say) is equal to itself alone
         return False
+
+
+def _hash_of(value: Any) -> int:
+    """A hash that goes with `_equal_values`: of the types alone, where values need not be hashable."""
+    if isinstance(value, Mapping):
+        return hash(frozenset((name, _hash_of(each)) for name, each in value.items()))
+    if isinstance(value, list | tuple):
+        return hash((type(value), *map(_hash_of, value)))
+    return hash((type(value), value if isinstance(value, Recipe | str | bytes | int | float | None) else None))

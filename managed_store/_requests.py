@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from managed_store._lifecycle import Drain, Request
-from managed_store.errors import StoreClosedError
+from managed_store._recipe import Recipe
 
 __all__ = ["RequestsInFlight"]
 
@@ -20,30 +21,29 @@ _CANCEL_AGAIN = 0.05
 
 
 class RequestsInFlight:
-    """What a session is waiting for. Used on the thread of the session's loop alone.
+    """What a session is waiting for. Changed on the thread of the session's loop alone.
 
     Parameters
     ----------
-    closed_error : callable
-        Makes the error for a request that was cut off, given when that was.
     before_cut_off : callable
         Called before requests are cut off.
     """
 
-    def __init__(self, closed_error: Callable[[str], StoreClosedError], *, before_cut_off: Callable[[], None]) -> None:
-        self._closed_error = closed_error
+    def __init__(self, *, before_cut_off: Callable[[], None]) -> None:
         self._before_cut_off = before_cut_off
         self._may_finish = Drain.ALL
         self._requests: set[Request] = set()
+        self.idle_since = time.monotonic()
         self._idle = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._requests)
 
     async def run(
-        self, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run one request, so that closing can wait for it or cut it off.
+        self, asked: Recipe, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]],
+        *args: P.args, **kwargs: P.kwargs,
+    ) -> T:  # fmt: skip
+        """Run one request of the store `asked`, so that closing can wait for it or cut it off.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class RequestsInFlight:
             if cancelled_by_others and isinstance(error, asyncio.CancelledError):
                 raise
             cause = None if isinstance(error, asyncio.CancelledError) else error
-            raise self._closed_error(" before the answer to this request came") from cause
+            raise asked.closed_error(" before the answer to this request came") from cause
         else:
             if request.cut_off and task is not None:  # the backend kept the cancellation to itself
                 _uncancelled(task, request)
@@ -71,6 +71,7 @@ class RequestsInFlight:
         finally:
             self._requests.discard(request)
             if not self._requests:
+                self.idle_since = time.monotonic()
                 self._idle.set()
             # A task keeps the error that it ends with, the error this frame, and the frame would keep the task.
             del task, request

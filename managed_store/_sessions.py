@@ -7,7 +7,9 @@ Everything that changes a session happens on the thread of its loop, so a sessio
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -20,7 +22,7 @@ from managed_store._recipe import Recipe
 from managed_store._requests import RequestsInFlight
 from managed_store._threads import in_helper_thread
 from managed_store._wrapped import WrappedFsspecStore, wrap
-from managed_store.errors import ManagedStoreError, StoreClosedError, StoreCloseError, StoreOpenError
+from managed_store.errors import ManagedStoreError, StoreCloseError, StoreOpenError
 
 __all__ = ["Session"]
 
@@ -29,8 +31,14 @@ _logger = logging.getLogger("managed_store")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Sessions are numbered in the order in which they are made.
+_numbers = itertools.count()
+
 # Loops that are shutting down their async generators: a session that was opened there now could not end with its loop.
 _ending_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+# How many paths of one filesystem are kept wrapped: a service may open any number of them, one after the other.
+_MOST_WRAPPED = 128
 
 # Of the time to close, this part is kept for closing itself when draining takes all it may.
 _KEPT_FOR_CLOSING = 0.2
@@ -65,17 +73,18 @@ class Session:
         on_end: Callable[[Session], None],
     ) -> None:
         if loop in _ending_loops:
-            raise closed_error(recipe, " with this event loop, which is ending")
+            raise recipe.closed_error(" with this event loop, which is ending")
         self.loop = loop
+        self.number = next(_numbers)
         self.state = State.NEW
         self.forced = False
         self.left_to_its_loop = False  # its loop is blocked by a `close` that cannot wait for it: nobody else should
-        self.requests = RequestsInFlight(lambda when: closed_error(recipe, when), before_cut_off=self._notice)
+        self.requests = RequestsInFlight(before_cut_off=self._notice)
         self.built: Built | None = None
         self._recipe = recipe
         self._close_timeout = close_timeout
         self._on_end = on_end
-        self._wrapped: dict[tuple[type[Exception], ...], WrappedFsspecStore] = {}
+        self._wrapped: dict[tuple[str | None, tuple[type[Exception], ...]], WrappedFsspecStore] = {}
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closer: Closer | None = None
@@ -166,21 +175,27 @@ class Session:
 
     # Use
 
-    def wrapped(self, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
-        """The store over this session's filesystem that reads these exceptions as "no such key"."""
+    def wrapped(self, path: str | None, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
+        """The store at `path` of this session's filesystem that reads these exceptions as "no such key".
+
+        None stands for the path that the recipe names.
+        """
         try:
-            return self._wrapped[allowed_exceptions]
+            return self._wrapped[path, allowed_exceptions]
         except KeyError:
             if self.built is None:
                 self._refuse()
-            store = wrap(self.built.filesystem, self.built.path, allowed_exceptions)
-            self._wrapped[allowed_exceptions] = store
+            if len(self._wrapped) >= _MOST_WRAPPED:
+                self._wrapped.clear()
+            store = wrap(self.built.filesystem, self.built.path if path is None else path, allowed_exceptions)
+            self._wrapped[path, allowed_exceptions] = store
             return store
 
     def run(
-        self, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, T]:
-        """Run one request over this session's filesystem; the result is to be awaited at once.
+        self, asked: Recipe, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]],
+        *args: P.args, **kwargs: P.kwargs,
+    ) -> Coroutine[Any, Any, T]:  # fmt: skip
+        """Run one request over this session's filesystem for the store `asked`; the result is to be awaited at once.
 
         Raises
         ------
@@ -188,11 +203,11 @@ class Session:
             The session is not open, or was closed before the answer came.
         """
         if self.state is not State.OPEN:
-            self._refuse()
-        return self.requests.run(writes, operation, *args, **kwargs)
+            raise asked.closed_error()
+        return self.requests.run(asked, writes, operation, *args, **kwargs)
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        raise closed_error(self._recipe)
+        raise self._recipe.closed_error()
 
     # Closing
 
@@ -246,6 +261,19 @@ class Session:
         if self.state is not State.CLOSED:
             self.cut_off_at_once()
             self._end()
+
+    def close_if_idle(self, idle_for: float = 0.0) -> bool:
+        """Begin to close, on the loop's own thread, if no request has been in flight for `idle_for` seconds."""
+        idle = self.state is State.OPEN and self.idle_for >= idle_for
+        if idle:
+            self.close_soon(Drain.ALL, self._close_timeout)
+        return idle
+
+    @property
+    def idle_for(self) -> float:
+        """Seconds for which no request has been in flight; below 0 if one is, or the session is opening."""
+        in_use = self.requests or self.state is State.NEW
+        return -1.0 if in_use else time.monotonic() - self.requests.idle_since
 
     async def _close(self, drain: Drain, timeout: float) -> None:
         deadline = self.loop.time() + timeout
@@ -323,14 +351,6 @@ class Session:
         if not self._guard.ag_running:  # it runs where the loop itself ends the session
             run_to_first_pause(self._guard.aclose())
         self._on_end(self)
-
-
-def closed_error(recipe: Recipe, when: str = "") -> StoreClosedError:
-    """The error for using a store that is closed: names it, and says what to do."""
-    return StoreClosedError(
-        f"The store {recipe.redacted_url!r} was closed{when}. Closing is final: make a new ManagedStore, or move this "
-        f"use inside the `with` block of the one that was closed."
-    )
 
 
 def _log_failure(closing: asyncio.Task[None]) -> None:

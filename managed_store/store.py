@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from managed_store import _process  # noqa: F401 - registers the hooks for exit and fork
-from managed_store._arguments import caller, checked_exceptions, checked_timeout
+from managed_store._arguments import caller, checked_exceptions, checked_flag, checked_seconds
 from managed_store._building import Built
 from managed_store._closable import ClosableStore
+from managed_store._leases import PROCESS_POOL, Lease
 from managed_store._lifecycle import Statistics
 from managed_store._owners import SessionOwner
 from managed_store._recipe import Recipe
 from managed_store._twins import recipe_of_filesystem, recipe_of_mapper, recipe_of_upath
-from managed_store.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
@@ -213,15 +213,20 @@ class ManagedFSSpecStore(ClosableStore):
         return store
 
     def _make(self, recipe: Recipe, read_only: object, allowed_exceptions: object, close_timeout: object) -> None:
-        if not isinstance(read_only, bool):
-            raise ArgumentTypeError(f"read_only must be True or False; got {type(read_only).__name__}.")
+        flag = checked_flag("read_only", read_only)
         exceptions = checked_exceptions(allowed_exceptions)
-        owner = SessionOwner(recipe, close_timeout=checked_timeout(close_timeout), made_at=caller())
-        self._become(owner, read_only=read_only, allowed_exceptions=exceptions, is_derived=False)
+        owner = SessionOwner(recipe, close_timeout=checked_seconds("close_timeout", close_timeout), made_at=caller())
+        self._become(owner, read_only=flag, allowed_exceptions=exceptions, is_derived=False)
+
+    @classmethod
+    def _of_pool(cls, lease: Lease, *, read_only: bool, allowed_exceptions: tuple[type[Exception], ...]) -> Self:
+        store = cls.__new__(cls)
+        store._become(lease, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=True)
+        return store
 
     def _become(
         self,
-        owner: SessionOwner,
+        owner: SessionOwner | Lease,
         *,
         read_only: bool,
         allowed_exceptions: tuple[type[Exception], ...],
@@ -245,7 +250,8 @@ class ManagedFSSpecStore(ClosableStore):
     @property
     def path(self) -> str:
         """The root of the store as its filesystem spells it. Builds the filesystem if there is none yet."""
-        return self._open_built_at_once().path
+        built = self._open_built_at_once()
+        return built.path if self._sessions.path is None else self._sessions.path
 
     @property
     def fs(self) -> AsyncFileSystem:
@@ -340,10 +346,9 @@ def _unpickled(
     close_timeout: float,
     closed: bool,
 ) -> ManagedFSSpecStore:
-    """Make an unpickled copy: a handle with sessions of its own, which end with it and are not warned of."""
-    owner = SessionOwner(recipe, close_timeout=close_timeout, made_at=None)
-    store = cls.__new__(cls)
-    store._become(owner, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=True)
+    """Make an unpickled copy: a store of the pool of this process, so that a thousand tasks share one session."""
+    lease = Lease(PROCESS_POOL, recipe, close_timeout=close_timeout)
+    store = cls._of_pool(lease, read_only=read_only, allowed_exceptions=allowed_exceptions)
     if closed:
         store.close()
     return store

@@ -41,12 +41,13 @@ class Built:
         for each in self.layer.filesystems():
             each.invalidate_cache()
 
-    def forget_files(self, keys: Sequence[str]) -> None:
-        """Read `keys` from the server again, should a local cache hold them. From any thread, as above."""
+    def forget_files(self, keys: Sequence[str], path: str | None) -> None:
+        """Read `keys` below `path` from the server again, should a local cache hold them. From any thread, as above."""
         reader = getattr(self.filesystem, "read_file", None)
         if isinstance(reader, ReadThrough):
+            root = (self.path if path is None else path).rstrip("/")
             for key in keys:
-                reader.mark_stale(f"{self.path.rstrip('/')}/{key}")
+                reader.mark_stale(f"{root}/{key}")
 
     def retire_finalizers(self) -> None:
         """Detach the finalizers that the backends have registered since the filesystems were built."""

@@ -1,0 +1,151 @@
+"""What a store of a pool holds instead of an owner: the right to use the sessions of an owner that others use too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from managed_store._closing import Closing, running_loop
+from managed_store._lifecycle import Drain, State, Statistics
+from managed_store._pooling import Pool, PoolLimits, SharedOwner
+from managed_store._recipe import Recipe
+from managed_store._sessions import Session
+from managed_store._sharing import is_quickly_shared, shared_part
+from managed_store._threads import in_helper_thread
+from managed_store._zarr_loop import run_on_zarr_loop
+from managed_store.errors import StoreClosedError
+
+__all__ = ["PROCESS_POOL", "Lease"]
+
+PROCESS_POOL = Pool(PoolLimits(), made_at=None)
+"""The pool of the stores that were unpickled in this process. Never closed, but empty when they are idle or gone."""
+
+
+class Lease:
+    """The sessions of one store of a pool.
+
+    Which owner it is, is found out at first use: that imports the backend, which a process that only passes a pickle
+    on need not have.
+
+    Parameters
+    ----------
+    pool : Pool
+        Whose sessions they are.
+    recipe : Recipe
+        That of the store.
+    close_timeout : float
+        What the store says; the pool's own holds.
+    """
+
+    def __init__(self, pool: Pool, recipe: Recipe, *, close_timeout: float) -> None:
+        self.recipe = recipe
+        self.close_timeout = close_timeout
+        self.handles: set[object] = set()
+        self.path: str | None = None
+        self._pool = pool
+        self._owner: SharedOwner | None = None
+        pool.leases.add(self)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the pool is closed, and its stores with it."""
+        return self._pool.ended
+
+    @property
+    def state(self) -> State:
+        """How far the sessions are in their life."""
+        if self._pool.ended:
+            return State.CLOSING if self._owner is not None and self._owner.sessions() else State.CLOSED
+        return State.NEW if self._owner is None else self._owner.state
+
+    @property
+    def writes(self) -> int:
+        """How many writes there have been, of all stores with these sessions."""
+        return 0 if self._owner is None else self._owner.writes
+
+    # Sessions
+
+    def open_now(self, loop: asyncio.AbstractEventLoop) -> Session | None:
+        """The session of `loop`, if it is open already."""
+        return None if self._owner is None else self._owner.open_now(loop)
+
+    async def open_session(self) -> Session:
+        """The open session of the running loop."""
+        if self._owner is None:
+            if is_quickly_shared(self.recipe):
+                self._find_owner()
+            else:
+                await in_helper_thread(self._find_owner)
+        try:
+            return await self._found_owner().open_session()
+        except StoreClosedError:
+            raise self.recipe.closed_error() from None
+
+    def open_session_at_once(self) -> Session:
+        """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
+        if running_loop() is None:
+            return run_on_zarr_loop(self.open_session())
+        return self._found_owner().open_session_at_once()
+
+    def _found_owner(self) -> SharedOwner:
+        if self._owner is None:
+            self._find_owner()
+        assert self._owner is not None
+        return self._owner
+
+    def _find_owner(self) -> None:
+        recipe, path = shared_part(self.recipe)
+        try:
+            owner = self._pool.owner(recipe, self)
+        except StoreClosedError:
+            raise self.recipe.closed_error() from None
+        self.path, self._owner = path, owner
+
+    def wrote(self, keys: Sequence[str]) -> None:
+        """Make a write or delete of `keys` visible to every session at once."""
+        if self._owner is not None:
+            self._owner.wrote(keys, self.path)
+
+    def listed(self, session: Session, *, writes_before: int) -> None:
+        """Drop what a listing has put into a cache, if something was written while it was under way."""
+        if self._owner is not None:
+            self._owner.listed(session, writes_before=writes_before)
+
+    def statistics(self) -> Statistics:
+        """What is held now, by all the stores that share these sessions."""
+        state, handles = self.state.name.lower(), len(self.handles)
+        if self._owner is None:
+            return Statistics(state, handles, loops=0, requests_in_flight=0, opened=0, closed=0, forced=0)
+        return replace(self._owner.statistics(), state=state, handles=handles)
+
+    # Closing
+
+    def close(self, drain: Drain) -> None:
+        """The last handle is closed. Its sessions are the pool's; the pool of the process closes what nobody uses."""
+        closing = self._give_back(drain)
+        if closing is not None:
+            closing.run()
+
+    async def aclose(self, drain: Drain) -> None:
+        """Close as `close` does, without blocking the running loop."""
+        closing = self._give_back(drain)
+        if closing is not None:
+            await closing.run_async()
+
+    def _give_back(self, drain: Drain) -> Closing | None:
+        owner = self._owner
+        if owner is not None:
+            owner.handles.discard(self)
+        self._pool.release(self)
+        if owner is None or not self._pool.give_up(owner):
+            return None
+        return Closing(owner.end(), drain, timeout=self.close_timeout, what=repr(self.recipe.redacted_url))
+
+    def release(self, handle: object) -> None:
+        """A handle is gone unclosed. Runs on any thread, inside the garbage collector: it waits for nothing."""
+        self.handles.discard(handle)
+        if not self.handles:
+            if self._owner is not None:
+                self._owner.handles.discard(self)
+            self._pool.release(self)

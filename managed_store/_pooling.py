@@ -1,0 +1,240 @@
+"""The sessions of many stores: one filesystem for each recipe and event loop, closed when idle or with the pool.
+
+Like owners, pools need no lock for their state. The one lock is held while an owner is looked up or let go, for
+microseconds, and never by what a finalizer does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from dataclasses import dataclass
+
+from managed_store._closing import Closing, close_in_background, on_its_loop
+from managed_store._lifecycle import Drain, PoolStatistics, State
+from managed_store._never_closed import NeverClosed
+from managed_store._owners import SessionOwner
+from managed_store._recipe import Recipe
+from managed_store._sessions import Session
+from managed_store.errors import StoreClosedError
+
+__all__ = ["Pool", "PoolLimits", "SharedOwner", "renew_lock_after_fork"]
+
+# Held while an owner is looked up or let go. Reentrant, for signal handlers.
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """What a pool may hold.
+
+    Attributes
+    ----------
+    close_timeout : float
+        Seconds that closing may take in all.
+    max_idle : float
+        Seconds without a request after which a filesystem is closed.
+    max_filesystems : int
+        How many filesystems may be open, but for those in use.
+    """
+
+    close_timeout: float = 5.0
+    max_idle: float = 60.0
+    max_filesystems: int = 100
+
+
+class Pool:
+    """Owns the owners of the sessions that many stores share.
+
+    Parameters
+    ----------
+    limits : PoolLimits
+        What it may hold.
+    made_at : str or None
+        File and line where the user made it; None for the pool of the process, which nobody made and nobody closes.
+    """
+
+    def __init__(self, limits: PoolLimits, *, made_at: str | None) -> None:
+        self.limits = limits
+        self.ended = False
+        self.leases: set[object] = set()
+        self.is_held = made_at is not None  # whether the user still has it
+        self.opened = self.closed = self.forced = 0
+        self.closes_unused = made_at is None
+        self._never_closed = NeverClosed(made_at)
+        self._owners: weakref.WeakValueDictionary[Recipe, SharedOwner] = weakref.WeakValueDictionary()
+
+    def owner(self, recipe: Recipe, lease: object) -> SharedOwner:
+        """The owner of the sessions of a recipe; `lease` is one more that uses them.
+
+        Raises
+        ------
+        StoreClosedError
+            The pool is closed.
+        """
+        with _lock:
+            if self.ended:
+                raise self.closed_error()
+            owner = self._owners.get(recipe)
+            if owner is None:
+                owner = self._owners[recipe] = SharedOwner(recipe, self)
+            owner.handles.add(lease)
+            return owner
+
+    def give_up(self, owner: SharedOwner) -> bool:
+        """Take out an owner that no lease uses any more, if this is the pool of the process; return whether it was."""
+        with _lock:
+            if owner.handles or not self.closes_unused:
+                return False
+            if self._owners.get(owner.recipe) is owner:
+                del self._owners[owner.recipe]
+            return True
+
+    def sessions(self) -> list[Session]:
+        """All sessions, the most recently opened first."""
+        sessions = [session for owner in self._all_owners() for session in owner.sessions()]
+        return sorted(sessions, key=lambda session: session.number, reverse=True)
+
+    def made(self, session: Session) -> None:
+        """Watch over a session that was just made, on its loop's thread, and close others that have been idle."""
+        if self.limits.max_idle < float("inf"):
+            _close_when_idle(weakref.ref(session), self.limits.max_idle)
+        others = [each for each in self.sessions() if each.state < State.CLOSING and each is not session]
+        idle = sorted((each for each in others if each.idle_for >= 0), key=lambda each: -each.idle_for)
+        surplus = len(others) + 1 - self.limits.max_filesystems
+        for number, each in enumerate(idle):
+            # The loop of one that is idle for too long does not run, or it would have closed it.
+            if number < surplus or each.idle_for > self.limits.max_idle:
+                if each.loop.is_running():
+                    on_its_loop(each, each.close_if_idle)
+                else:
+                    each.cut_off()
+
+    # Closing
+
+    def close(self, drain: Drain) -> None:
+        """Close every session, and wait for that, as an owner does."""
+        self._closing(drain).run()
+
+    async def aclose(self, drain: Drain) -> None:
+        """Close every session, and wait for that without blocking the running loop."""
+        await self._closing(drain).run_async()
+
+    def close_sessions(self) -> None:
+        """Close every session, and wait for that; the pool stays open, and opens others when they are asked for."""
+        Closing(self.sessions(), Drain.ALL, timeout=self.limits.close_timeout, what=self.name).run()
+
+    def _closing(self, drain: Drain) -> Closing:
+        return Closing(self._end(), drain, timeout=self.limits.close_timeout, what=self.name)
+
+    def _end(self) -> list[Session]:
+        with _lock:
+            self.ended = True
+            return self._end_owners()
+
+    def _end_owners(self) -> list[Session]:
+        for owner in self._all_owners():
+            owner.ended = True
+        return self.sessions()
+
+    def let_go(self) -> None:
+        """The user has dropped the pool. Runs inside the garbage collector, as `release` does."""
+        self.is_held = False
+        self._close_if_forgotten()
+
+    def release(self, lease: object) -> None:
+        """A lease is gone. Runs on any thread, inside the garbage collector: it waits for nothing."""
+        self.leases.discard(lease)
+        self._close_if_forgotten()
+
+    def _close_if_forgotten(self) -> None:
+        if self.is_held or self.leases or self.closes_unused:
+            return
+        was_ended, self.ended = self.ended, True
+        sessions = self._end_owners()
+        close_in_background(sessions, self.limits.close_timeout)
+        if sessions and not was_ended:
+            self.warn()
+
+    def warn(self) -> None:
+        """Warn, once, that the pool was never closed."""
+        self._never_closed.warn("A StorePool", self)
+
+    @property
+    def name(self) -> str:
+        """What is closed, for a message."""
+        urls = sorted({owner.recipe.redacted_url for owner in self._all_owners()})
+        return f"a StorePool with filesystems for {', '.join(map(repr, urls))}"
+
+    @property
+    def state(self) -> State:
+        """How far the pool is in its life."""
+        if self.ended:
+            return State.CLOSING if self.sessions() else State.CLOSED
+        return State.OPEN if self.opened or self.sessions() else State.NEW
+
+    def closed_error(self) -> StoreClosedError:
+        """The error for using the pool when it is closed."""
+        return StoreClosedError(
+            "This StorePool was closed. Closing is final: make a new StorePool, or move this use inside the `with` "
+            "block that closed it."
+        )
+
+    def statistics(self) -> PoolStatistics:
+        """What is held now."""
+        sessions = self.sessions()
+        return PoolStatistics(
+            state=self.state.name.lower(),
+            stores=len(self.leases),
+            filesystems=len(sessions),
+            loops=len({session.loop for session in sessions}),
+            requests_in_flight=sum(len(session.requests) for session in sessions),
+            opened=self.opened + sum(session.state is not State.NEW for session in sessions),
+            closed=self.closed,
+            forced=self.forced,
+        )
+
+    def _all_owners(self) -> list[SharedOwner]:
+        owners = (reference() for reference in self._owners.valuerefs())
+        return [owner for owner in owners if owner is not None]
+
+
+class SharedOwner(SessionOwner):
+    """The owner of the sessions of one recipe in a pool. Its handles are the leases that use it."""
+
+    def __init__(self, recipe: Recipe, pool: Pool) -> None:
+        super().__init__(recipe, close_timeout=pool.limits.close_timeout, made_at=None)
+        self._pool = pool
+
+    def session(self, loop: asyncio.AbstractEventLoop) -> Session:
+        """The session of `loop`, the running one; made if there is none, not yet opened."""
+        known = self._sessions.get(loop)
+        session = super().session(loop)
+        if session is not known:
+            self._pool.made(session)
+        return session
+
+    def _forget(self, session: Session) -> None:
+        super()._forget(session)
+        self._pool.opened += session.built is not None
+        self._pool.closed += session.built is not None and not session.forced
+        self._pool.forced += session.forced
+
+    def warn(self) -> None:
+        """Warn, once, that the pool was never closed."""
+        self._pool.warn()
+
+
+def _close_when_idle(reference: weakref.ref[Session], max_idle: float) -> None:
+    """Close a session on its loop's thread when it has been idle for `max_idle` seconds."""
+    session = reference()
+    if session is not None and session.state < State.CLOSING and not session.close_if_idle(max_idle):
+        look_again = max_idle - max(0.0, session.idle_for)
+        session.loop.call_later(look_again, _close_when_idle, reference, max_idle)
+
+
+def renew_lock_after_fork() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
