@@ -14,7 +14,9 @@ PACKAGE = Path(managed_store.__file__).parent
 # From the top down. A file imports only from floors below its own.
 FLOORS = [
     {"__main__"},
-    {"cli", "testing"},
+    {"cli"},
+    {"_commands"},
+    {"testing"},
     {"_demo", "_demo_server", "_info"},
     {"pool"},
     {"store"},
