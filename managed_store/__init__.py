@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from managed_store._closers import register_closer as register_closer
     from managed_store._lifecycle import PoolStatistics as PoolStatistics
     from managed_store._lifecycle import Statistics as Statistics
+    from managed_store.api import open_array as open_array
+    from managed_store.api import open_group as open_group
     from managed_store.errors import ArgumentError as ArgumentError
     from managed_store.errors import ArgumentTypeError as ArgumentTypeError
     from managed_store.errors import ManagedStoreError as ManagedStoreError
@@ -46,6 +48,8 @@ _EXPORTS = {
     "StoreOpenError": "errors",
     "StorePool": "pool",
     "UnknownProtocolError": "errors",
+    "open_array": "api",
+    "open_group": "api",
     "register_closer": "_closers",
 }
 
