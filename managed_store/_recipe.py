@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +82,7 @@ class Recipe:
         for protocol in protocols_of(text):
             _check_protocol(protocol, text)
         check_levels(text, options)
-        return cls(sys.intern(text), options)
+        return cls(text, options)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -94,6 +93,9 @@ class Recipe:
 
     def __hash__(self) -> int:
         return hash((self.url, self.twin_of, self.location, _hash_of(dict(self.options))))
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), (*_each_string_once((self.url, dict(self.options)), {}), self.twin_of, self.location)
 
     def closed_error(self, when: str = "") -> StoreClosedError:
         """The error for using a store that is closed: names it, and says what to do."""
@@ -200,16 +202,22 @@ def _check_protocol(protocol: str, url: str) -> None:
 
 
 def _copied(value: Any) -> Any:
-    """Copy the plain containers, so that later changes by the caller do not reach us; borrow all else as it is.
+    """Copy the plain containers, so that later changes by the caller do not reach us; borrow all else as it is."""
+    return _each_string_once(value, {})
 
-    Sorted by name, and with one object for each string: so equal stores have equal pickles and dask tokens.
+
+def _each_string_once(value: Any, strings: dict[str, str]) -> Any:
+    """Copy the plain containers, sorted by name, with one object for each of the `strings`.
+
+    So equal recipes have equal pickles and dask tokens. The strings are not interned: Python 3.12 keeps those for
+    ever, and these may be secrets that are rotated.
     """
     if type(value) is dict:
         names = sorted(value) if all(type(name) is str for name in value) else value
-        return {_copied(name): _copied(value[name]) for name in names}
+        return {_each_string_once(name, strings): _each_string_once(value[name], strings) for name in names}
     if type(value) in (list, tuple, set):
-        return type(value)(_copied(each) for each in value)
-    return sys.intern(value) if type(value) is str else value
+        return type(value)(_each_string_once(each, strings) for each in value)
+    return strings.setdefault(value, value) if type(value) is str else value
 
 
 def _equal_values(left: Any, right: Any) -> bool:

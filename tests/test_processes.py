@@ -19,13 +19,14 @@ import pytest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from managed_store import ManagedStore, StoreClosedError
+from managed_store import ManagedStore, StoreClosedError, StorePool
 from tests.servers import FolderServer, http_server
 from tests.servers._process import REPOSITORY_ROOT
 
 PROTOTYPE = default_buffer_prototype()
 KEY = "greeting"
 CONTENT = b"good morning"
+URL = "http://127.0.0.1:1/x"
 
 # What the programs below begin with. `ask` reads what the server sees.
 PROLOGUE = """
@@ -239,15 +240,19 @@ def test_a_pickle_of_a_closed_store_is_closed(server: FolderServer) -> None:
         ({"b": 1, "a": 2}, {"a": 2, "b": 1}),
         ({"headers": {"x": "1", "y": "2"}}, {"headers": {"y": "2", "x": "1"}}),
         ({"headers": {"x": "same", "y": "same"}}, {"headers": {"x": "same", "y": "".join(["sa", "me"])}}),
+        ({"headers": {"x": URL}}, {"headers": {"x": "".join(URL)}}),
+        ({"location": "url"}, {"".join("location"): "".join("url")}),
         ({"block_size": 5}, {"block_size": 5, "asynchronous": True}),
     ],
-    ids=["order", "nested order", "identity", "redundant"],
+    ids=["order", "nested order", "identity", "identity with the URL", "identity with a name", "redundant"],
 )
 def test_equal_stores_have_equal_pickles(left: dict[str, Any], right: dict[str, Any]) -> None:
     """Stores that compare equal pickle to the same bytes, as dask's tokens need it."""
-    stores = [ManagedStore("http://127.0.0.1:1/x", storage_options=options) for options in (left, right)]
-    assert stores[0] == stores[1]
-    assert pickle.dumps(stores[0]) == pickle.dumps(stores[1])
+    stores = [ManagedStore(URL, storage_options=options) for options in (left, right)]
+    with StorePool(storage_options=right) as pool:
+        stores.append(pool.store(URL))
+        assert [store == stores[0] for store in stores] == [True] * 3
+        assert len({pickle.dumps(store) for store in stores}) == 1
 
 
 def test_a_pickle_does_not_change_with_use(server: FolderServer) -> None:
