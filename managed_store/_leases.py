@@ -45,18 +45,19 @@ class Lease:
         self.path: str | None = None
         self._pool = pool
         self._owner: SharedOwner | None = None
+        self._given_back = False
         pool.leases.add(self)
 
     @property
     def ended(self) -> bool:
-        """Whether the pool is closed, and its stores with it."""
-        return self._pool.ended
+        """Whether the store is closed, or the pool with all its stores."""
+        return self._given_back or self._pool.ended
 
     @property
     def state(self) -> State:
         """How far the sessions are in their life."""
-        if self._pool.ended:
-            return State.CLOSING if self._owner is not None and self._owner.sessions() else State.CLOSED
+        if self.ended:
+            return self._owner.state if self._owner is not None and self._owner.ended else State.CLOSED
         return State.NEW if self._owner is None else self._owner.state
 
     @property
@@ -72,12 +73,9 @@ class Lease:
 
     async def open_session(self) -> Session:
         """The open session of the running loop."""
-        if self._owner is None:
-            if is_quickly_shared(self.recipe):
-                self._find_owner()
-            else:
-                await in_helper_thread(self._find_owner)
         try:
+            if self._owner is None and not is_quickly_shared(self.recipe):
+                await in_helper_thread(self._found_owner)
             return await self._found_owner().open_session()
         except StoreClosedError:
             raise self.recipe.closed_error() from None
@@ -86,21 +84,25 @@ class Lease:
         """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
         if running_loop() is None:
             return run_on_zarr_loop(self.open_session())
-        return self._found_owner().open_session_at_once()
-
-    def _found_owner(self) -> SharedOwner:
-        if self._owner is None:
-            self._find_owner()
-        assert self._owner is not None
-        return self._owner
-
-    def _find_owner(self) -> None:
-        recipe, path = shared_part(self.recipe)
         try:
-            owner = self._pool.owner(recipe, self)
+            return self._found_owner().open_session_at_once()
         except StoreClosedError:
             raise self.recipe.closed_error() from None
-        self.path, self._owner = path, owner
+
+    def _found_owner(self) -> SharedOwner:
+        owner = self._owner
+        if owner is None:
+            try:
+                recipe, path = shared_part(self.recipe)
+            except Exception as error:  # whatever a backend raises when it is imported and asked what a URL says
+                raise self.recipe.open_error(error) from error
+            owner = self._pool.owner(recipe, self)
+            self.path, self._owner = path, owner
+        # Whoever closes says so first, and looks for the owner afterwards: at least one of the two sees the other.
+        if self._given_back:
+            owner.handles.discard(self)
+            raise self.recipe.closed_error()
+        return owner
 
     def wrote(self, keys: Sequence[str]) -> None:
         """Make a write or delete of `keys` visible to every session at once."""
@@ -122,25 +124,17 @@ class Lease:
     # Closing
 
     def close(self, drain: Drain) -> None:
-        """The last handle is closed. Its sessions are the pool's; the pool of the process closes what nobody uses."""
-        closing = self._give_back(drain)
-        if closing is not None:
-            closing.run()
+        """The store is closed, and every handle derived from it. Its sessions are the pool's."""
+        self._give_back(drain).run()
 
     async def aclose(self, drain: Drain) -> None:
         """Close as `close` does, without blocking the running loop."""
-        closing = self._give_back(drain)
-        if closing is not None:
-            await closing.run_async()
+        await self._give_back(drain).run_async()
 
-    def _give_back(self, drain: Drain) -> Closing | None:
-        owner = self._owner
-        if owner is not None:
-            owner.handles.discard(self)
-        self._pool.release(self)
-        if owner is None or not self._pool.give_up(owner):
-            return None
-        return Closing(owner.end(), drain, timeout=self.close_timeout, what=repr(self.recipe.redacted_url))
+    def _give_back(self, drain: Drain) -> Closing:
+        self._given_back = True
+        sessions = self._pool.give_back(self, self._owner)
+        return Closing(sessions, drain, timeout=self.close_timeout, what=repr(self.recipe.redacted_url))
 
     def release(self, handle: object) -> None:
         """A handle is gone unclosed. Runs on any thread, inside the garbage collector: it waits for nothing."""

@@ -30,7 +30,7 @@ class Closable:
         except Exception as error:
             if exc_value is None:
                 raise
-            exc_value.add_note(f"While leaving the store: {error}")
+            exc_value.add_note(f"While leaving the block: {error}")
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
@@ -41,8 +41,8 @@ class Closable:
         except asyncio.CancelledError:
             if exc_value is None:
                 raise
-            exc_value.add_note("While leaving the store, its task was cancelled.")
+            exc_value.add_note("While leaving the block, its task was cancelled.")
         except Exception as error:
             if exc_value is None:
                 raise
-            exc_value.add_note(f"While leaving the store: {error}")
+            exc_value.add_note(f"While leaving the block: {error}")

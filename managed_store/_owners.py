@@ -105,7 +105,13 @@ class SessionOwner:
     def open_session_at_once(self) -> Session:
         """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
         loop = running_loop()
-        return run_on_zarr_loop(self.open_session()) if loop is None else self.session(loop).open_at_once()
+        if loop is None:
+            return run_on_zarr_loop(self.open_session())
+        session = self.session(loop)
+        if session.state is State.CLOSING and not self.ended:  # it was idle; its end cannot be awaited here
+            session.cut_off()
+            session = self.session(loop)
+        return session.open_at_once()
 
     def sessions(self) -> list[Session]:
         """The sessions of all loops."""

@@ -7,11 +7,13 @@ microseconds, and never by what a finalizer does.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import weakref
 from dataclasses import dataclass
 
 from managed_store._closing import Closing, close_in_background, on_its_loop
+from managed_store._idling import IdleTimer
 from managed_store._lifecycle import Drain, PoolStatistics, State
 from managed_store._never_closed import NeverClosed
 from managed_store._owners import SessionOwner
@@ -60,8 +62,8 @@ class Pool:
         self.ended = False
         self.leases: set[object] = set()
         self.is_held = made_at is not None  # whether the user still has it
-        self.opened = self.closed = self.forced = 0
         self.closes_unused = made_at is None
+        self.opened = self.closed = self.forced = 0
         self._never_closed = NeverClosed(made_at)
         self._owners: weakref.WeakValueDictionary[Recipe, SharedOwner] = weakref.WeakValueDictionary()
 
@@ -82,34 +84,42 @@ class Pool:
             owner.handles.add(lease)
             return owner
 
-    def give_up(self, owner: SharedOwner) -> bool:
-        """Take out an owner that no lease uses any more, if this is the pool of the process; return whether it was."""
+    def give_back(self, lease: object, owner: SharedOwner | None) -> list[Session]:
+        """A store is closed, by hand; return the sessions that are to be closed with it.
+
+        There are none while the user has the pool, which keeps them for others. The pool of the process keeps what
+        others use; a pool that the user has dropped ends with the last of its stores.
+        """
         with _lock:
-            if owner.handles or not self.closes_unused:
-                return False
+            self.leases.discard(lease)
+            if owner is not None:
+                owner.handles.discard(lease)
+            if self.is_held:
+                return []
+            if not self.closes_unused:
+                return [] if self.leases else self._end()
+            if owner is None or owner.handles:
+                return []
             if self._owners.get(owner.recipe) is owner:
                 del self._owners[owner.recipe]
-            return True
+            return owner.end()
 
     def sessions(self) -> list[Session]:
         """All sessions, the most recently opened first."""
         sessions = [session for owner in self._all_owners() for session in owner.sessions()]
         return sorted(sessions, key=lambda session: session.number, reverse=True)
 
-    def made(self, session: Session) -> None:
-        """Watch over a session that was just made, on its loop's thread, and close others that have been idle."""
-        if self.limits.max_idle < float("inf"):
-            _close_when_idle(weakref.ref(session), self.limits.max_idle)
-        others = [each for each in self.sessions() if each.state < State.CLOSING and each is not session]
-        idle = sorted((each for each in others if each.idle_for >= 0), key=lambda each: -each.idle_for)
+    def make_room(self, made: Session) -> None:
+        """Close the sessions that have been idle for longest, should there be too many with the one just made."""
+        others = [each for each in self.sessions() if each.state < State.CLOSING and each is not made]
         surplus = len(others) + 1 - self.limits.max_filesystems
-        for number, each in enumerate(idle):
-            # The loop of one that is idle for too long does not run, or it would have closed it.
-            if number < surplus or each.idle_for > self.limits.max_idle:
-                if each.loop.is_running():
+        if surplus > 0:
+            idle = sorted((each for each in others if each.idle_for >= 0), key=lambda each: -each.idle_for)
+            for each in idle[:surplus]:
+                # A loop that is paused does it when it runs again: it may do so at any moment, and use the session.
+                if not each.asked_to_close:
+                    each.asked_to_close = True
                     on_its_loop(each, each.close_if_idle)
-                else:
-                    each.cut_off()
 
     # Closing
 
@@ -126,14 +136,12 @@ class Pool:
         Closing(self.sessions(), Drain.ALL, timeout=self.limits.close_timeout, what=self.name).run()
 
     def _closing(self, drain: Drain) -> Closing:
-        return Closing(self._end(), drain, timeout=self.limits.close_timeout, what=self.name)
+        with _lock:
+            sessions = self._end()
+        return Closing(sessions, drain, timeout=self.limits.close_timeout, what=self.name)
 
     def _end(self) -> list[Session]:
-        with _lock:
-            self.ended = True
-            return self._end_owners()
-
-    def _end_owners(self) -> list[Session]:
+        self.ended = True
         for owner in self._all_owners():
             owner.ended = True
         return self.sessions()
@@ -151,8 +159,8 @@ class Pool:
     def _close_if_forgotten(self) -> None:
         if self.is_held or self.leases or self.closes_unused:
             return
-        was_ended, self.ended = self.ended, True
-        sessions = self._end_owners()
+        was_ended = self.ended
+        sessions = self._end()
         close_in_background(sessions, self.limits.close_timeout)
         if sessions and not was_ended:
             self.warn()
@@ -206,32 +214,34 @@ class SharedOwner(SessionOwner):
     def __init__(self, recipe: Recipe, pool: Pool) -> None:
         super().__init__(recipe, close_timeout=pool.limits.close_timeout, made_at=None)
         self._pool = pool
+        self._timers: dict[Session, IdleTimer] = {}
 
     def session(self, loop: asyncio.AbstractEventLoop) -> Session:
         """The session of `loop`, the running one; made if there is none, not yet opened."""
         known = self._sessions.get(loop)
         session = super().session(loop)
         if session is not known:
-            self._pool.made(session)
+            if (max_idle := self._pool.limits.max_idle) < math.inf:
+                self._timers[session] = IdleTimer(session, max_idle)
+            self._pool.make_room(session)
         return session
 
     def _forget(self, session: Session) -> None:
         super()._forget(session)
+        if (timer := self._timers.pop(session, None)) is not None:
+            timer.cancel()
         self._pool.opened += session.built is not None
         self._pool.closed += session.built is not None and not session.forced
         self._pool.forced += session.forced
 
+    def forget_sessions(self) -> list[Session]:
+        """Give up every session without touching it: in a child process, where they are the parent's."""
+        self._timers.clear()
+        return super().forget_sessions()
+
     def warn(self) -> None:
         """Warn, once, that the pool was never closed."""
         self._pool.warn()
-
-
-def _close_when_idle(reference: weakref.ref[Session], max_idle: float) -> None:
-    """Close a session on its loop's thread when it has been idle for `max_idle` seconds."""
-    session = reference()
-    if session is not None and session.state < State.CLOSING and not session.close_if_idle(max_idle):
-        look_again = max_idle - max(0.0, session.idle_for)
-        session.loop.call_later(look_again, _close_when_idle, reference, max_idle)
 
 
 def renew_lock_after_fork() -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fsspec.registry import known_implementations
 from fsspec.registry import registry as registered_implementations
+from fsspec.spec import AbstractFileSystem
 
 from managed_store._chain import protocols_of, wants_listings_cache
 from managed_store._levels import check_levels, check_parts
@@ -21,8 +22,10 @@ from managed_store._redaction import redacted
 from managed_store.errors import (
     ArgumentError,
     ArgumentTypeError,
+    ManagedStoreError,
     MissingPackageError,
     StoreClosedError,
+    StoreOpenError,
     UnknownProtocolError,
 )
 
@@ -34,6 +37,9 @@ _EXTRAS = {"s3fs": "s3", "adlfs": "azure"}
 # What a filesystem of a managed store is always built with. A user may say the same, not the opposite.
 _ALWAYS = {"asynchronous": True, "skip_instance_cache": True}
 
+# Types of options whose values a hash may look at.
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+
 _FILE_CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
 
 
@@ -41,14 +47,14 @@ _FILE_CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
 class Recipe:
     """A URL and the options of its filesystem.
 
-    Two recipes are equal if they have the same URL and equal option values. Never compared by repr or by fsspec's
+    Two recipes are equal if they have the same URL and options of equal values. Never compared by repr or by fsspec's
     token: two different secrets can look alike there.
 
     Parameters
     ----------
     url : str
         What fsspec opens: a URL, a chain of URLs, or a plain path.
-    options : mapping
+    options : dict
         The user's storage options, as given; live objects among them are borrowed.
     twin_of : type, optional
         The class of the filesystem, where the recipe was taken from one. The URL serves messages alone then.
@@ -57,7 +63,7 @@ class Recipe:
     """
 
     url: str
-    options: Mapping[str, Any]
+    options: dict[str, Any]
     twin_of: type | None = None
     location: str = ""
 
@@ -88,20 +94,29 @@ class Recipe:
         return (
             isinstance(other, Recipe)
             and (self.url, self.twin_of, self.location) == (other.url, other.twin_of, other.location)
-            and _equal_values(dict(self.options), dict(other.options))
+            and _equal_values(self.options, other.options)
         )
 
     def __hash__(self) -> int:
-        return hash((self.url, self.twin_of, self.location, _hash_of(dict(self.options))))
+        return hash((self.url, self.twin_of, self.location, _hash_of(self.options)))
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return type(self), (*_each_string_once((self.url, dict(self.options)), {}), self.twin_of, self.location)
+        return type(self), (*_each_string_once((self.url, self.options), {}), self.twin_of, self.location)
 
     def closed_error(self, when: str = "") -> StoreClosedError:
         """The error for using a store that is closed: names it, and says what to do."""
         return StoreClosedError(
             f"The store {self.redacted_url!r} was closed{when}. Closing is final: make a new ManagedStore, or move "
             f"this use inside the `with` block that closed it."
+        )
+
+    def open_error(self, error: BaseException) -> StoreOpenError:
+        """The error for a filesystem that cannot be built: not the backend's own, which zarr may take for no group."""
+        if isinstance(error, ManagedStoreError):
+            return StoreOpenError(str(error))
+        return StoreOpenError(
+            f"The filesystem of {self.redacted_url!r} could not be built: {type(error).__name__}, the cause of "
+            f"this error. Check the URL and the storage_options."
         )
 
     def __repr__(self) -> str:
@@ -221,22 +236,36 @@ def _each_string_once(value: Any, strings: dict[str, str]) -> Any:
 
 
 def _equal_values(left: Any, right: Any) -> bool:
+    """Whether two options say the same, by value and type: 1 is not True. A live object is equal to itself alone.
+
+    What cannot be hashed may change, so that its value of now says nothing; and filesystems compare by fsspec's token.
+    """
     if left is right:
         return True
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(_equal_values(left[key], right[key]) for key in left)
-    if type(left) is type(right) and isinstance(left, list | tuple):
+    if type(left) is not type(right):
+        return False
+    if type(left) is dict:
+        return _typed(left) == _typed(right) and all(_equal_values(value, right[name]) for name, value in left.items())
+    if type(left) in (list, tuple):
         return len(left) == len(right) and all(map(_equal_values, left, right))
+    if type(left) in (set, frozenset):
+        return _typed(left) == _typed(right)
+    if type(left).__hash__ is None or isinstance(left, AbstractFileSystem):
+        return False
     try:
-        return type(left) is type(right) and bool(left == right)
-    except Exception:  # a value whose comparison fails (an array, say) is equal to itself alone
+        return bool(left == right)
+    except Exception:  # whatever the comparison of an unknown object raises
         return False
 
 
+def _typed(values: Iterable[Any]) -> set[tuple[type, Any]]:
+    return {(type(value), value) for value in values}
+
+
 def _hash_of(value: Any) -> int:
-    """A hash that goes with `_equal_values`: of the types alone, where values need not be hashable."""
-    if isinstance(value, Mapping):
+    """A hash that goes with `_equal_values`: of the types alone, where nothing is known of a value."""
+    if type(value) is dict:
         return hash(frozenset((name, _hash_of(each)) for name, each in value.items()))
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return hash((type(value), *map(_hash_of, value)))
-    return hash((type(value), value if isinstance(value, Recipe | str | bytes | int | float | None) else None))
+    return hash((type(value), value if type(value) in _PLAIN or isinstance(value, Recipe) else None))

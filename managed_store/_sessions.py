@@ -22,7 +22,7 @@ from managed_store._recipe import Recipe
 from managed_store._requests import RequestsInFlight
 from managed_store._threads import in_helper_thread
 from managed_store._wrapped import WrappedFsspecStore, wrap
-from managed_store.errors import ManagedStoreError, StoreCloseError, StoreOpenError
+from managed_store.errors import StoreCloseError
 
 __all__ = ["Session"]
 
@@ -79,6 +79,7 @@ class Session:
         self.state = State.NEW
         self.forced = False
         self.left_to_its_loop = False  # its loop is blocked by a `close` that cannot wait for it: nobody else should
+        self.asked_to_close = False  # by a pool, which need not ask again while the loop is paused
         self.requests = RequestsInFlight(before_cut_off=self._notice)
         self.built: Built | None = None
         self._recipe = recipe
@@ -86,6 +87,7 @@ class Session:
         self._on_end = on_end
         self._wrapped: dict[tuple[str | None, tuple[type[Exception], ...]], WrappedFsspecStore] = {}
         self._opening: asyncio.Task[None] | None = None
+        self._awaited = 0  # how many wait for it to be open, to begin a request at once
         self._closing: asyncio.Task[None] | None = None
         self._closer: Closer | None = None
         self._sealed = False
@@ -107,9 +109,14 @@ class Session:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open(), name="managed_store open")
                 self._opening.add_done_callback(retrieve)  # those who wait may all have been cancelled
-            await asyncio.wait([self._opening])
+            self._awaited += 1
+            try:
+                await asyncio.wait([self._opening])
+            finally:
+                self._awaited -= 1
             if not self._opening.cancelled() and (error := self._opening.exception()) is not None:
-                raise self._open_error(error) from error
+                # An error of its own for each who waits: one that is raised many times would collect tracebacks.
+                raise self._recipe.open_error(error) from error
         if self.state is not State.OPEN:
             self._refuse()
         return self
@@ -124,9 +131,9 @@ class Session:
                     built = build(self._recipe, self.loop)
                 except Exception as error:
                     self._end()
-                    raise self._open_error(error) from error
+                    raise self._recipe.open_error(error) from error
                 self._take(built)
-            self.state = State.OPEN
+            self._set_open()
         if self.state is not State.OPEN:
             self._refuse()
         return self
@@ -145,16 +152,11 @@ class Session:
                 self._end()
             raise
         if self.state is State.NEW:
-            self.state = State.OPEN
+            self._set_open()
 
-    def _open_error(self, error: BaseException) -> StoreOpenError:
-        # An error of its own for each of those who wait: one that is raised many times would collect tracebacks.
-        if isinstance(error, ManagedStoreError):
-            return StoreOpenError(str(error))
-        return StoreOpenError(
-            f"The filesystem of {self._recipe.redacted_url!r} could not be built: {type(error).__name__}, the cause of "
-            f"this error. Check the URL and the storage_options."
-        )
+    def _set_open(self) -> None:
+        self.state = State.OPEN
+        self.requests.idle_since = time.monotonic()
 
     def _take(self, built: Built) -> None:
         self.built = built
@@ -264,6 +266,7 @@ class Session:
 
     def close_if_idle(self, idle_for: float = 0.0) -> bool:
         """Begin to close, on the loop's own thread, if no request has been in flight for `idle_for` seconds."""
+        self.asked_to_close = False
         idle = self.state is State.OPEN and self.idle_for >= idle_for
         if idle:
             self.close_soon(Drain.ALL, self._close_timeout)
@@ -271,8 +274,8 @@ class Session:
 
     @property
     def idle_for(self) -> float:
-        """Seconds for which no request has been in flight; below 0 if one is, or the session is opening."""
-        in_use = self.requests or self.state is State.NEW
+        """Seconds for which no request has been in flight; below 0 if one is, or waits for the session to be open."""
+        in_use = self.requests or self._awaited or self.state is State.NEW
         return -1.0 if in_use else time.monotonic() - self.requests.idle_since
 
     async def _close(self, drain: Drain, timeout: float) -> None:

@@ -221,7 +221,7 @@ class ManagedFSSpecStore(ClosableStore):
     @classmethod
     def _of_pool(cls, lease: Lease, *, read_only: bool, allowed_exceptions: tuple[type[Exception], ...]) -> Self:
         store = cls.__new__(cls)
-        store._become(lease, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=True)
+        store._become(lease, read_only=read_only, allowed_exceptions=allowed_exceptions, is_derived=False)
         return store
 
     def _become(

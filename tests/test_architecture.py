@@ -25,7 +25,7 @@ FLOORS = [
     {"_guarded", "_process"},
     {"_leases", "_leaving"},
     {"_pooling"},
-    {"_owners"},
+    {"_idling", "_owners"},
     {"_closing"},
     {"_sessions"},
     {"_building", "_wrapped", "_requests", "_arguments", "_twins", "_sharing"},
