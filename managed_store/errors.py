@@ -9,7 +9,10 @@
     ├── ArgumentError           (ValueError)    an argument has a value that cannot work: correct the call
     │   └── UnknownProtocolError                the URL's protocol is not one that fsspec knows
     ├── ArgumentTypeError       (TypeError)     an argument has a type that cannot work: correct the call
-    └── MissingPackageError     (ImportError)   the URL needs a package that is not installed: install it
+    ├── MissingPackageError     (ImportError)   the URL needs a package that is not installed: install it
+    └── LeakError               (AssertionError) a checked block has left something open: see .report
+
+    LeakWarning                 (UserWarning)   the same, where a warning was asked for
 
 None of them derives from ``KeyError``, ``FileNotFoundError`` or (but for bad arguments) ``ValueError``:
 zarr and xarray read those as "no such key", and a closed store would look like an empty one.
@@ -18,10 +21,13 @@ zarr and xarray read those as "no such key", and a closed store would look like 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
+    "LeakError",
+    "LeakWarning",
     "ManagedStoreError",
     "MissingPackageError",
     "StoreCloseError",
@@ -93,3 +99,32 @@ class ArgumentTypeError(ManagedStoreError, TypeError):
 
 class MissingPackageError(ManagedStoreError, ImportError):
     """The URL needs a package that is not installed. The message says what to install."""
+
+
+class LeakError(ManagedStoreError, AssertionError):
+    """What ran under `managed_store.testing.leak_check` has left something open.
+
+    Parameters
+    ----------
+    message : str
+        What was left open and where it was opened; never a secret.
+    report : managed_store.testing.LeakReport
+        The same as data. Typed loosely: the errors know nothing of what lives above them.
+
+    Attributes
+    ----------
+    report : managed_store.testing.LeakReport
+        What was left open.
+    """
+
+    def __init__(self, message: str, report: Any) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[type[LeakError], tuple[str, Any]]:
+        # BaseException's own pickle would forget `report`.
+        return type(self), (str(self), self.report)
+
+
+class LeakWarning(UserWarning):
+    """What ran under `managed_store.testing.leak_check` with ``on_leak="warn"`` has left something open."""

@@ -109,7 +109,7 @@ def test_every_exception_is_in_the_tree() -> None:
 
     for name in errors.__all__:
         error = getattr(errors, name)
-        assert issubclass(error, errors.ManagedStoreError)
+        assert issubclass(error, (errors.ManagedStoreError, Warning))
         assert not issubclass(error, (KeyError, OSError))
         assert not issubclass(error, ValueError) or issubclass(error, errors.ArgumentError)
         assert name in (errors.__doc__ or "")

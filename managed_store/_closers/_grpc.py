@@ -9,7 +9,13 @@ import contextlib
 import weakref
 from typing import Any
 
-__all__ = ["HeldChannel"]
+__all__ = ["HeldChannel", "is_open"]
+
+
+def is_open(channel: Any) -> bool:
+    """Whether a channel has not been closed; one whose constructor has failed never was open."""
+    below = getattr(channel, "_channel", None)
+    return below is not None and not below.closed()
 
 
 class HeldChannel:
@@ -45,7 +51,7 @@ class HeldChannel:
 
     def still_open(self) -> bool:
         """Whether the channel has not been closed."""
-        return not self.channel._channel.closed()
+        return is_open(self.channel)
 
 
 class _EveryCall(weakref.WeakSet[Any]):

@@ -1,0 +1,31 @@
+"""What a detector is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from managed_store.testing._opened import Opened, number
+from managed_store.testing._patches import Patches
+from managed_store.testing._report import Leak
+
+__all__ = ["Detector"]
+
+
+class Detector:
+    """Finds one kind of thing that was opened and is open. One serves all checks of the process at a time."""
+
+    def __init__(self) -> None:
+        self.opened = Opened()
+
+    def install(self, patches: Patches) -> None:
+        """Have it noticed from now on when such a thing is opened."""
+        raise NotImplementedError
+
+    def mark(self) -> Any:
+        """Return what `leaks` must be given to tell what was opened from now on."""
+        return number()
+
+    def leaks(self, mark: Any) -> Iterator[Leak]:
+        """What was opened since then and is open."""
+        raise NotImplementedError

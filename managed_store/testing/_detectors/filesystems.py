@@ -1,0 +1,48 @@
+"""fsspec's filesystems that hold something open, whatever they call it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from managed_store._search import held_by
+from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._patches import Patches
+from managed_store.testing._report import Leak
+
+__all__ = ["FilesystemDetector"]
+
+# The qualified names of what has an attribute `closed`.
+_SESSIONS = {"aiohttp.client.ClientSession"}
+
+
+class FilesystemDetector(Detector):
+    """Every filesystem that has a live session, connection, client or executor among its attributes."""
+
+    def install(self, patches: Patches) -> None:
+        def patch(module: ModuleType) -> None:
+            patches.notice(module.AbstractFileSystem, "__init__", self.opened.note)
+
+        patches.when_imported("fsspec.spec", patch)
+
+    def leaks(self, mark: Any) -> Iterator[Leak]:
+        for record, filesystem in self.opened.since(mark):
+            options = vars(filesystem).get("storage_options")
+            # What the user gave is the user's; also where it was given in a dictionary, as client_kwargs.
+            borrowed = list(held_by(options, lambda value: not isinstance(value, dict | list | tuple)))
+            held = next(held_by(filesystem, _is_live, borrowed=borrowed), None)
+            if held is not None:
+                yield record.leak("filesystem", f"{record.what}, which holds a live {type(held).__name__}")
+
+
+def _is_live(value: Any) -> bool:
+    from managed_store._closers._clients import known_client
+
+    try:
+        if any(f"{cls.__module__}.{cls.__qualname__}" in _SESSIONS for cls in type(value).__mro__):
+            return not value.closed
+        client = known_client(value)
+        return client is not None and client.is_open(value)
+    except AttributeError:  # its constructor has failed, or has not come so far
+        return False

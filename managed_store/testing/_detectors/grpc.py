@@ -1,0 +1,41 @@
+"""gRPC's asynchronous channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+from managed_store._closers._grpc import is_open
+from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._patches import Patches
+from managed_store.testing._report import Leak
+
+__all__ = ["ChannelDetector"]
+
+
+class ChannelDetector(Detector):
+    """Every ``grpc.aio.Channel``, also one that its finalizer closes: when that is, is chance."""
+
+    def install(self, patches: Patches) -> None:
+        def patch(module: ModuleType) -> None:
+            patches.notice(module.Channel, "__init__", self.opened.note)
+            patches.replace(module.Channel, "__del__", self._looking_first)
+
+        patches.when_imported("grpc.aio._channel", patch)
+
+    def leaks(self, mark: Any) -> Iterator[Leak]:
+        for record, channel in self.opened.since(mark):
+            if is_open(channel):
+                yield record.leak("channel")
+        for record in self.opened.lost_since(mark):
+            yield record.leak("channel", collected=True)
+
+    def _looking_first(self, original: Any) -> Callable[[Any], None]:
+        def __del__(channel: Any) -> None:  # noqa: N807
+            if is_open(channel):
+                self.opened.lose(channel)
+            if original is not None:
+                original(channel)
+
+        return __del__

@@ -1,0 +1,150 @@
+"""Sockets, as the operating system counts them: one that was collected, and thereby closed, is not open."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._opened import Record, number
+from managed_store.testing._patches import Patches
+from managed_store.testing._report import Leak
+
+__all__ = ["SocketDetector", "open_sockets"]
+
+# The descriptors of this process, on Linux; Python's own sockets are all that is known elsewhere.
+_DESCRIPTORS = "/proc/self/fd"
+
+# What opens sockets below Python. Where none of it is loaded, a count of descriptors that has not changed tells that
+# no socket was opened but by Python, which is noticed.
+_BELOW_PYTHON = ("grpc", "uvloop", "pycurl", "psycopg_c", "psycopg2", "zmq", "obstore")
+
+# Who keeps sockets for the whole process: a loop its own pair, which goes with it, and gRPC that of its poller.
+_PAIR_OF_A_LOOP = "_make_self_pipe"
+_PAIR_OF_GRPC = f"{os.sep}grpc{os.sep}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    number: int
+    sockets: dict[int, int]
+
+
+class SocketDetector(Detector):
+    """Every socket whose inode was not there before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: tuple[int, dict[int, int]] | None = None  # how many descriptors there were, and the sockets
+        self._noted = False  # whether Python has made one since
+
+    def install(self, patches: Patches) -> None:
+        patches.notice(socket.socket, "__init__", self._note)
+
+    def mark(self) -> _Mark:
+        return _Mark(number(), self._sockets())
+
+    def leaks(self, mark: _Mark) -> Iterator[Leak]:
+        now = self._sockets()
+        if now is mark.sockets and os.path.isdir(_DESCRIPTORS):
+            return
+        records = {each.fileno(): record for record, each in self.opened.since(mark.number) if each.fileno() != -1}
+        known = set(mark.sockets.values())
+        new = [descriptor for descriptor, inode in now.items() if inode not in known]
+        for descriptor in new if os.path.isdir(_DESCRIPTORS) else records:
+            record_of_it = records.get(descriptor)
+            ends = _ends(descriptor)
+            if ends is None or (record_of_it is None and not ends.startswith("TCP")):
+                continue  # closed meanwhile, or of the system's libraries, such as a connection to a name service
+            if record_of_it is None:
+                yield Leak("socket", ends)
+            elif not _is_of_others(record_of_it, ends):
+                yield record_of_it.leak("socket", ends)
+
+    def _note(self, made: socket.socket) -> None:
+        self._noted = True
+        self.opened.note(made)
+
+    def _sockets(self) -> dict[int, int]:
+        """The sockets that are open; the very same dictionary as the last time, if nothing has been opened since."""
+        count = _count_of_descriptors()
+        unchanged = self._seen is not None and count and count == self._seen[0] and not self._noted
+        if self._seen is None or not unchanged or any(name in sys.modules for name in _BELOW_PYTHON):
+            self._noted = False
+            self._seen = (count, open_sockets())
+        return self._seen[1]
+
+
+def open_sockets() -> dict[int, int]:
+    """The sockets of this process: descriptor → inode."""
+    found: dict[int, int] = {}
+    try:
+        names = os.listdir(_DESCRIPTORS)
+    except OSError:
+        names = []
+    for name in names:
+        try:
+            status = os.fstat(int(name))
+        except OSError:  # that of the listing itself, or closed meanwhile
+            continue
+        if stat.S_ISSOCK(status.st_mode):
+            found[int(name)] = status.st_ino
+    return found
+
+
+def _count_of_descriptors() -> int:
+    """How many descriptors there are: Linux tells since 6.2, in a single call; 0 before."""
+    try:
+        return os.stat(_DESCRIPTORS).st_size
+    except OSError:
+        return 0
+
+
+def _is_of_others(record: Record, ends: str) -> bool:
+    frames = [code for code, _ in record.origin.frames[:3]]
+    if any(code.co_name == _PAIR_OF_A_LOOP for code in frames):
+        return True
+    return ends.startswith("UNIX") and any(_PAIR_OF_GRPC in code.co_filename for code in frames)
+
+
+def _ends(descriptor: int) -> str | None:
+    """The two ends of a socket, or None if it has been closed."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return None
+        duplicate = _socket.socket(fileno=os.dup(descriptor))  # not Python's class, whose making is noticed
+    except OSError:
+        return None
+    try:
+        if duplicate.family not in (socket.AF_INET, socket.AF_INET6):
+            return f"UNIX {_name_of(duplicate)}" if duplicate.family == socket.AF_UNIX else f"family {duplicate.family}"
+        protocol = "TCP" if duplicate.type == socket.SOCK_STREAM else "UDP"
+        if protocol == "TCP" and duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return f"TCP {_address(duplicate.getsockname())}, listening"
+        try:
+            return f"{protocol} {_address(duplicate.getsockname())} to {_address(duplicate.getpeername())}"
+        except OSError:
+            return f"{protocol} {_address(duplicate.getsockname())}, not connected"
+    finally:
+        duplicate.close()
+
+
+def _name_of(unix: Any) -> str:
+    names = []
+    for ask in (unix.getsockname, unix.getpeername):
+        try:
+            names.append(os.fsdecode(ask()))
+        except OSError:
+            names.append("")
+    return next(filter(None, names), "pair")
+
+
+def _address(address: Any) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,80 @@
+"""Tasks, and the submitters whose stacks they and what they open are known by."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._origins import Origin, stack_here, submitted_from
+from managed_store.testing._patches import Patches
+from managed_store.testing._report import Leak
+
+__all__ = ["TaskDetector"]
+
+
+class TaskDetector(Detector):
+    """Every task that is not done. A loop's `create_task` and `call_soon_threadsafe` hand the stack on."""
+
+    def install(self, patches: Patches) -> None:
+        self._patch(patches, asyncio.BaseEventLoop)
+        patches.when_imported("uvloop", lambda module: self._patch(patches, _loop_of(module)))
+
+    def leaks(self, mark: Any) -> Iterator[Leak]:
+        for record, task in self.opened.since(mark):
+            if not task.done() and not (loop := task.get_loop()).is_closed() and not _is_running(task, loop):
+                coroutine = task.get_coro()
+                yield record.leak("task", getattr(coroutine, "__qualname__", type(coroutine).__qualname__))
+
+    def _patch(self, patches: Patches, loop_class: type) -> None:
+        patches.replace(loop_class, "create_task", self._creating)
+        patches.replace(loop_class, "call_soon_threadsafe", _submitting)
+
+    def _creating(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def create_task(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> Any:
+            stack = stack_here(asyncio._get_running_loop())
+            before = submitted_from.set(stack)
+            try:
+                task = original(loop, *args, **kwargs)
+            finally:
+                submitted_from.reset(before)
+            self.opened.note(task, Origin(stack, threading.current_thread().name, weakref.ref(loop)))
+            return _without_our_frame(task)
+
+        return create_task
+
+
+def _submitting(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call_soon_threadsafe(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> Any:
+        before = submitted_from.set(stack_here(asyncio._get_running_loop()))
+        try:
+            return _without_our_frame(original(loop, *args, **kwargs))
+        finally:
+            submitted_from.reset(before)
+
+    return call_soon_threadsafe
+
+
+def _loop_of(uvloop: ModuleType) -> type:
+    loop_class: type = uvloop.Loop
+    return loop_class
+
+
+def _is_running(task: Any, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether it is the very task that asks."""
+    return asyncio._get_running_loop() is loop and asyncio.current_task(loop) is task
+
+
+def _without_our_frame(made: Any) -> Any:
+    """In debug mode asyncio keeps a stack of its own, for its warnings: take the frame of this file out of it."""
+    stack = getattr(made, "_source_traceback", None)
+    if stack and stack[-1].filename == __file__:
+        del stack[-1]
+    return made

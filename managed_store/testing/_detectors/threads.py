@@ -1,0 +1,38 @@
+"""Threads that the interpreter would wait for when it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from managed_store._redaction import redacted
+from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._origins import started_from
+from managed_store.testing._patches import Patches
+from managed_store.testing._report import Leak
+
+__all__ = ["ThreadDetector"]
+
+# The workers of the default executors of event loops, and of zarr's own: they belong to the loops.
+_OF_OTHERS = ("asyncio_", "zarr_pool")
+
+_EXECUTOR = "concurrent/futures/thread.py"
+
+
+class ThreadDetector(Detector):
+    """Every thread that was started, is alive, and no daemon."""
+
+    def install(self, patches: Patches) -> None:
+        patches.notice(threading.Thread, "start", self._note)
+
+    def leaks(self, mark: Any) -> Iterator[Leak]:
+        for record, thread in self.opened.since(mark):
+            ours = thread is threading.current_thread()
+            if thread.is_alive() and not thread.daemon and not thread.name.startswith(_OF_OTHERS) and not ours:
+                yield record.leak("thread", f"{redacted(thread.name)} ({type(thread).__qualname__})")
+
+    def _note(self, thread: threading.Thread) -> None:
+        frames = self.opened.note(thread).origin.frames
+        if not any(_EXECUTOR in code.co_filename for code, _ in frames[:6]):  # whose workers serve many
+            started_from[thread] = frames

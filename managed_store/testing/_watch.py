@@ -1,0 +1,68 @@
+"""The detectors of this process: installed while any check is on, once for all of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from managed_store.testing._detectors import DETECTORS, Detector
+from managed_store.testing._patches import Patches
+from managed_store.testing._report import Leak
+
+__all__ = ["WATCH", "Mark", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The moment that a check began, as each detector remembers it."""
+
+    process: int
+    of_each: tuple[Any, ...]
+
+
+class Watch:
+    """Installs the detectors when the first check begins, and takes them out when the last one ends.
+
+    Checks may be nested, and begin and end on any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._checks = 0
+        self._patches = Patches()
+        self._detectors: tuple[Detector, ...] = ()
+
+    def begin(self) -> Mark:
+        """Begin a check: from now on, what is opened is noticed."""
+        with self._lock:
+            if self._checks == 0:
+                self._detectors = tuple(detector() for detector in DETECTORS)
+                for detector in self._detectors:
+                    detector.install(self._patches)
+                self._patches.begin()
+            self._checks += 1
+        return self.mark()
+
+    def mark(self) -> Mark:
+        """Return the present moment."""
+        return Mark(os.getpid(), tuple(detector.mark() for detector in self._detectors))
+
+    def leaks(self, mark: Mark) -> tuple[Leak, ...]:
+        """What was opened after `mark` and is open. A forked child has inherited all of it, and opened none."""
+        if os.getpid() != mark.process:
+            return ()
+        both = zip(self._detectors, mark.of_each, strict=True)
+        return tuple(leak for detector, each in both for leak in detector.leaks(each))
+
+    def end(self) -> None:
+        """End a check; after the last one everything is as it was before."""
+        with self._lock:
+            self._checks -= 1
+            if self._checks == 0:
+                self._patches.undo()
+                self._detectors = ()
+
+
+WATCH = Watch()
