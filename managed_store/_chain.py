@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fsspec.config import apply_config
 from fsspec.core import split_protocol
 from fsspec.registry import get_filesystem_class, known_implementations
 from fsspec.registry import registry as registered_implementations
@@ -41,7 +42,8 @@ class Link:
     location : str
         The part of the URL that is its own, as the class spells paths; empty if there is none.
     options : dict
-        Its options alone: those that the user gave for it, and those that the URL holds.
+        Its options alone: those that the user gave for it, those that the URL holds, and for the rest those of fsspec's
+        own configuration (``fsspec.config``: files, and environment variables such as ``FSSPEC_S3_ENDPOINT_URL``).
     name : str
         What the user knows these options by, for messages.
     """
@@ -93,7 +95,13 @@ def _link(protocol: str, part: str, options: dict[str, Any], options_name: str) 
     for name, value in cls._get_kwargs_from_urls(part).items():
         if options.setdefault(name, value) != value:
             raise ArgumentError(f"{options_name}[{name!r}] and the url say different things. Leave one of them out.")
-    return Link(protocol, cls, cls._strip_protocol(part), options, options_name)
+    return Link(protocol, cls, cls._strip_protocol(part), {**_configured(cls), **options}, options_name)
+
+
+def _configured(cls: Any) -> dict[str, Any]:
+    """The options of fsspec's configuration for a class, but for those that are decided here."""
+    not_taken = (*DECIDED_HERE, *_LISTINGS_CACHE_OPTIONS)
+    return {name: value for name, value in apply_config(cls, {}).items() if name not in not_taken}
 
 
 def parts_of(url: str) -> list[tuple[str, str]]:

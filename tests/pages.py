@@ -1,0 +1,34 @@
+"""The Python blocks of a page, run one after the other in one namespace, as a reader would.
+
+``python -m tests.pages PAGE`` does so in a process of its own, whose environment can lead the page's URLs to a server
+of the tests, and fails if a socket was left open.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+__all__ = ["blocks_of", "run_page"]
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: Path) -> list[str]:
+    """The Python blocks of a page."""
+    return _BLOCK.findall(page.read_text())
+
+
+def run_page(page: Path) -> None:
+    """Run them."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks_of(page):
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+if __name__ == "__main__":
+    from tests.footprint import Footprint
+
+    run_page(Path(sys.argv[1]))
+    assert Footprint.now().sockets == 0, "the page leaves sockets open"
