@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"_commands"},
-    {"testing"},
+    {"testing", "dask"},
     {"_demo", "_demo_server", "_info"},
     {"xarray"},
     {"api", "pool"},
