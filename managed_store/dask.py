@@ -77,6 +77,11 @@ class ManagedStorePlugin(WorkerPlugin):
     async def teardown(self, worker: Worker) -> None:
         """Close the sessions of this process, unless another worker in it has the plugin; distributed awaits it.
 
+        Parameters
+        ----------
+        worker : distributed.Worker
+            The worker that ends.
+
         Raises
         ------
         StoreCloseError

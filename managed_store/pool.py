@@ -97,10 +97,12 @@ class StorePool(Closable):
 
         Parameters
         ----------
-        url, read_only, allowed_exceptions
+        url : str
             As for ``ManagedStore``.
         storage_options : mapping, optional
             Options of the filesystem, laid over those of the pool.
+        read_only, allowed_exceptions
+            As for ``ManagedStore``.
 
         Returns
         -------

@@ -34,7 +34,18 @@ class Closer:
 
     @classmethod
     def building(cls, options: Mapping[str, Any]) -> AbstractContextManager[Any]:
-        """Return what is held while a filesystem is built with these options; a lock, where that disturbs another."""
+        """Return what is held while a filesystem is built; a lock, where that disturbs another.
+
+        Parameters
+        ----------
+        options : mapping
+            What the filesystem is built with.
+
+        Returns
+        -------
+        context manager
+            The default does nothing.
+        """
         return nullcontext()
 
     async def open(self) -> None:
@@ -44,7 +55,13 @@ class Closer:
         """Remember what is open now. Called before requests are cut off: the backend forgets what that closes."""
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
-        """Make the filesystem call `refuse`, which raises, where it would open a session from now on."""
+        """Keep the filesystem from opening anything from now on.
+
+        Parameters
+        ----------
+        refuse : callable
+            What the filesystem is to call instead, with any arguments. It raises ``StoreClosedError``.
+        """
 
     def busy(self) -> bool:
         """Whether a call is under way that can only be interrupted from below, by cutting off what it waits for."""

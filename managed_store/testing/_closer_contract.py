@@ -85,15 +85,43 @@ class CloserContract:
         raise NotImplementedError("override make_filesystem, which returns a new, private filesystem")
 
     async def use(self, filesystem: AbstractFileSystem) -> None:
-        """Make a real request, so that the filesystem opens what it needs; call what blocks in a thread."""
+        """Make a real request, so that the filesystem opens what it needs; call what blocks in a thread.
+
+        Parameters
+        ----------
+        filesystem : fsspec.spec.AbstractFileSystem
+            What `make_filesystem` has made.
+        """
         raise NotImplementedError("override use, which makes a request to a server")
 
     def make_closer(self, filesystem: AbstractFileSystem) -> Closer:
-        """Make the closer of a filesystem. The default asks the registry, as a store does."""
+        """Make the closer of a filesystem. The default asks the registry, as a store does.
+
+        Parameters
+        ----------
+        filesystem : fsspec.spec.AbstractFileSystem
+            What `make_filesystem` has made.
+
+        Returns
+        -------
+        Closer
+            What is put to the test.
+        """
         return closer_for(filesystem)
 
     def filesystems(self, filesystem: AbstractFileSystem) -> list[AbstractFileSystem]:
-        """List what the closer serves: the filesystem alone, unless it was laid over others."""
+        """List what the closer serves: the filesystem alone, unless it was laid over others.
+
+        Parameters
+        ----------
+        filesystem : fsspec.spec.AbstractFileSystem
+            What `make_filesystem` has made.
+
+        Returns
+        -------
+        list of fsspec.spec.AbstractFileSystem
+            The filesystem, and all that it stands on.
+        """
         return [filesystem]
 
     def open_sockets(self) -> int:

@@ -155,7 +155,18 @@ class LeakReport:
         return f"left open: {', '.join(told)}"
 
     def without(self, *ignore: Callable[[Leak], bool]) -> LeakReport:
-        """Leave out what any of these functions accepts."""
+        """Leave out what is known.
+
+        Parameters
+        ----------
+        *ignore : callable
+            Given a `Leak`, says whether it is to be left out.
+
+        Returns
+        -------
+        LeakReport
+            The rest.
+        """
         return LeakReport(tuple(leak for leak in self.leaks if not any(accepts(leak) for accepts in ignore)))
 
     def as_dict(self) -> dict[str, Any]:
