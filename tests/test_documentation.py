@@ -129,3 +129,10 @@ def test_local_links_of_the_pages_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_tests_that_the_pages_name_exist() -> None:
+    """A promise whose tests were renamed says so here."""
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for name in re.findall(r"\btest_[a-z_]+\.py\b", page.read_text()):
+            assert (ROOT / "tests" / name).exists(), f"{page.name}: {name}"
