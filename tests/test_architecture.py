@@ -14,7 +14,7 @@ PACKAGE = Path(managed_store.__file__).parent
 # From the top down. A file imports only from floors below its own.
 FLOORS = [
     {"__main__"},
-    {"cli"},
+    {"cli", "pytest_plugin"},
     {"_commands"},
     {"testing", "dask"},
     {"_demo", "_demo_server", "_info"},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from managed_store.testing._detectors import DETECTORS, Detector
+from managed_store.testing._detectors import DETECTORS, Detector, Found
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
@@ -49,12 +50,15 @@ class Watch:
         """Return the present moment."""
         return Mark(os.getpid(), tuple(detector.mark() for detector in self._detectors))
 
-    def leaks(self, mark: Mark) -> tuple[Leak, ...]:
+    def found(self, mark: Mark) -> Iterator[Found]:
         """What was opened after `mark` and is open. A forked child has inherited all of it, and opened none."""
-        if os.getpid() != mark.process:
-            return ()
-        both = zip(self._detectors, mark.of_each, strict=True)
-        return tuple(leak for detector, each in both for leak in detector.leaks(each))
+        if os.getpid() == mark.process:
+            for detector, each in zip(self._detectors, mark.of_each, strict=True):
+                yield from detector.leaks(each)
+
+    def leaks(self, mark: Mark) -> tuple[Leak, ...]:
+        """The same, without the things themselves."""
+        return tuple(leak for leak, _ in self.found(mark))
 
     def end(self) -> None:
         """End a check; after the last one everything is as it was before."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from managed_store.testing._opened import Opened, number
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
-__all__ = ["Detector"]
+__all__ = ["Detector", "Found"]
+
+# A leak, and the thing itself while it is there: for a moment, and never kept.
+Found: TypeAlias = "tuple[Leak, Any]"
 
 
 class Detector:
@@ -26,6 +29,6 @@ class Detector:
         """Return what `leaks` must be given to tell what was opened from now on."""
         return number()
 
-    def leaks(self, mark: Any) -> Iterator[Leak]:
+    def leaks(self, mark: Any) -> Iterator[Found]:
         """What was opened since then and is open."""
         raise NotImplementedError

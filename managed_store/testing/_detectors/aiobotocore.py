@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._detectors._detector import Detector, Found
 from managed_store.testing._patches import Patches
-from managed_store.testing._report import Leak
 
 __all__ = ["ClientDetector"]
 
@@ -25,10 +24,10 @@ class ClientDetector(Detector):
 
         patches.when_imported("aiobotocore.client", patch)
 
-    def leaks(self, mark: Any) -> Iterator[Leak]:
+    def leaks(self, mark: Any) -> Iterator[Found]:
         for record, client in self.opened.since(mark):
             if not record.closed and not _was_cut_off(client):
-                yield record.leak("client")
+                yield record.leak("client"), client
 
     def _calling(self, original: Callable[..., Any], *, closed: bool) -> Callable[..., Any]:
         # `async with` looks its exit up when it is entered, so that looking it up says nothing.

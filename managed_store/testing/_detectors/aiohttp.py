@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
 
-from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._detectors._detector import Detector, Found
 from managed_store.testing._patches import Patches
-from managed_store.testing._report import Kind, Leak
+from managed_store.testing._report import Kind
 
 __all__ = ["ConnectorDetector", "SessionDetector"]
 
@@ -28,12 +28,12 @@ class _WithClosed(Detector):
 
         patches.when_imported(self.module, patch)
 
-    def leaks(self, mark: Any) -> Iterator[Leak]:
+    def leaks(self, mark: Any) -> Iterator[Found]:
         for record, thing in self.opened.since(mark):
             if _is_open(thing):
-                yield record.leak(self.kind)
+                yield record.leak(self.kind), thing
         for record in self.opened.lost_since(mark):
-            yield record.leak(self.kind, collected=True)
+            yield record.leak(self.kind, collected=True), None
 
     def _looking_first(self, original: Any) -> Callable[[Any], None]:
         def __del__(thing: Any) -> None:  # noqa: N807

@@ -7,9 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from managed_store._search import held_by
-from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._detectors._detector import Detector, Found
 from managed_store.testing._patches import Patches
-from managed_store.testing._report import Leak
 
 __all__ = ["FilesystemDetector"]
 
@@ -26,14 +25,14 @@ class FilesystemDetector(Detector):
 
         patches.when_imported("fsspec.spec", patch)
 
-    def leaks(self, mark: Any) -> Iterator[Leak]:
+    def leaks(self, mark: Any) -> Iterator[Found]:
         for record, filesystem in self.opened.since(mark):
             options = vars(filesystem).get("storage_options")
             # What the user gave is the user's; also where it was given in a dictionary, as client_kwargs.
             borrowed = list(held_by(options, lambda value: not isinstance(value, dict | list | tuple)))
             held = next(held_by(filesystem, _is_live, borrowed=borrowed), None)
             if held is not None:
-                yield record.leak("filesystem", f"{record.what}, which holds a live {type(held).__name__}")
+                yield record.leak("filesystem", f"{record.what}, which holds a live {type(held).__name__}"), filesystem
 
 
 def _is_live(value: Any) -> bool:

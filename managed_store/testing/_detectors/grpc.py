@@ -7,9 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from managed_store._closers._grpc import is_open
-from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._detectors._detector import Detector, Found
 from managed_store.testing._patches import Patches
-from managed_store.testing._report import Leak
 
 __all__ = ["ChannelDetector"]
 
@@ -24,12 +23,12 @@ class ChannelDetector(Detector):
 
         patches.when_imported("grpc.aio._channel", patch)
 
-    def leaks(self, mark: Any) -> Iterator[Leak]:
+    def leaks(self, mark: Any) -> Iterator[Found]:
         for record, channel in self.opened.since(mark):
             if is_open(channel):
-                yield record.leak("channel")
+                yield record.leak("channel"), channel
         for record in self.opened.lost_since(mark):
-            yield record.leak("channel", collected=True)
+            yield record.leak("channel", collected=True), None
 
     def _looking_first(self, original: Any) -> Callable[[Any], None]:
         def __del__(channel: Any) -> None:  # noqa: N807

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._detectors._detector import Detector, Found
 from managed_store.testing._origins import loop_state
 from managed_store.testing._patches import Patches
-from managed_store.testing._report import Leak
 
 __all__ = ["LoopDetector"]
 
@@ -21,7 +20,7 @@ class LoopDetector(Detector):
         patches.notice(asyncio.BaseEventLoop, "__init__", self.opened.note)
         patches.when_imported("uvloop", lambda module: patches.notice(module.Loop, "__init__", self.opened.note))
 
-    def leaks(self, mark: Any) -> Iterator[Leak]:
+    def leaks(self, mark: Any) -> Iterator[Found]:
         for record, loop in self.opened.since(mark):
             if loop_state(loop) == "paused":
-                yield record.leak("event loop")
+                yield record.leak("event loop"), loop

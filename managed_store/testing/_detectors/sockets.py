@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._detectors._detector import Detector, Found
 from managed_store.testing._opened import Record, number
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
@@ -50,7 +50,7 @@ class SocketDetector(Detector):
     def mark(self) -> _Mark:
         return _Mark(number(), self._sockets())
 
-    def leaks(self, mark: _Mark) -> Iterator[Leak]:
+    def leaks(self, mark: _Mark) -> Iterator[Found]:
         now = self._sockets()
         if now is mark.sockets and os.path.isdir(_DESCRIPTORS):
             return
@@ -63,9 +63,9 @@ class SocketDetector(Detector):
             if ends is None or (record_of_it is None and not ends.startswith("TCP")):
                 continue  # closed meanwhile, or of the system's libraries, such as a connection to a name service
             if record_of_it is None:
-                yield Leak("socket", ends)
+                yield Leak("socket", ends), None
             elif not _is_of_others(record_of_it, ends):
-                yield record_of_it.leak("socket", ends)
+                yield record_of_it.leak("socket", ends), record_of_it.reference()
 
     def _note(self, made: socket.socket) -> None:
         self._noted = True

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._detectors._detector import Detector, Found
 from managed_store.testing._origins import Origin, stack_here, submitted_from
 from managed_store.testing._patches import Patches
-from managed_store.testing._report import Leak
 
 __all__ = ["TaskDetector"]
 
@@ -25,11 +24,11 @@ class TaskDetector(Detector):
         self._patch(patches, asyncio.BaseEventLoop)
         patches.when_imported("uvloop", lambda module: self._patch(patches, _loop_of(module)))
 
-    def leaks(self, mark: Any) -> Iterator[Leak]:
+    def leaks(self, mark: Any) -> Iterator[Found]:
         for record, task in self.opened.since(mark):
             if not task.done() and not (loop := task.get_loop()).is_closed() and not _is_running(task, loop):
                 coroutine = task.get_coro()
-                yield record.leak("task", getattr(coroutine, "__qualname__", type(coroutine).__qualname__))
+                yield record.leak("task", getattr(coroutine, "__qualname__", type(coroutine).__qualname__)), task
 
     def _patch(self, patches: Patches, loop_class: type) -> None:
         patches.replace(loop_class, "create_task", self._creating)

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from managed_store._redaction import redacted
-from managed_store.testing._detectors._detector import Detector
+from managed_store.testing._detectors._detector import Detector, Found
 from managed_store.testing._origins import started_from
 from managed_store.testing._patches import Patches
-from managed_store.testing._report import Leak
 
 __all__ = ["ThreadDetector"]
 
@@ -26,11 +25,11 @@ class ThreadDetector(Detector):
     def install(self, patches: Patches) -> None:
         patches.notice(threading.Thread, "start", self._note)
 
-    def leaks(self, mark: Any) -> Iterator[Leak]:
+    def leaks(self, mark: Any) -> Iterator[Found]:
         for record, thread in self.opened.since(mark):
             ours = thread is threading.current_thread()
             if thread.is_alive() and not thread.daemon and not thread.name.startswith(_OF_OTHERS) and not ours:
-                yield record.leak("thread", f"{redacted(thread.name)} ({type(thread).__qualname__})")
+                yield record.leak("thread", f"{redacted(thread.name)} ({type(thread).__qualname__})"), thread
 
     def _note(self, thread: threading.Thread) -> None:
         frames = self.opened.note(thread).origin.frames
