@@ -77,10 +77,14 @@ def printed(rows: Mapping[str, Row], versions: Sequence[Mapping[str, str]]) -> s
 def backends_page(rows: Mapping[str, Row], versions: Sequence[Mapping[str, str]]) -> str:
     """The table as a page."""
     head, *body = _table(rows, versions)
-    lines = [head, ["---"] * len(head), *([text.replace("|", "/") for text in row] for row in body)]
+    lines = [head, ["---"] * len(head), *([_as_markdown(text) for text in row] for row in body)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     found = "\n".join("- " + ", ".join(f"{name} {version}" for name, version in each.items()) for each in versions)
     return _HEAD + table + _FOOT.format(versions=found, failing="; ".join(_failing(rows)) or "none")
+
+
+def _as_markdown(text: str) -> str:
+    return text.replace("|", "/").replace("__", "\\_\\_")
 
 
 def _failing(rows: Mapping[str, Row]) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 
 import managed_store
 from tests.hierarchy import write_hierarchy
-from tests.pages import blocks_of, run_page
+from tests.pages import blocks_of, run_notebook, run_page
 from tests.servers import azure_server, gcs_server, http_server, s3_server
 from tests.servers._clients import needs_azurite
 
@@ -81,9 +81,13 @@ ENVIRONMENTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name not in ENVIRONMENTS], ids=lambda page: str(page.relative_to(ROOT))
-)
+# What is not run as a program would be.
+NOTEBOOKS, SUITE = ROOT / "docs/notebooks.md", ROOT / "docs/pytest.md"
+
+PROGRAMS = [page for page in PAGES if page.name not in ENVIRONMENTS and page not in (NOTEBOOKS, SUITE)]
+
+
+@pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_python_blocks_of_a_page_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One after the other, in one namespace, as a reader would."""
     run_page(page)
@@ -104,6 +108,30 @@ def test_a_page_runs_as_on_the_real_cloud(name: str, tmp_path: Path) -> None:
             timeout=100,
         )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+async def test_the_page_about_notebooks_runs_as_one() -> None:
+    """While a loop is running, as in a notebook; its cells await."""
+    await run_notebook(NOTEBOOKS)
+
+
+def test_the_page_about_pytest_is_a_suite(tmp_path: Path) -> None:
+    """Its tests are found, and pass, with every warning an error."""
+    suite = tmp_path / "test_page.py"
+    suite.write_text("\n".join(blocks_of(SUITE)))
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert "4 passed" in ended.stdout
 
 
 def test_pages_have_blocks() -> None:
