@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import doctest
 import importlib
 import json
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 
 import managed_store
+import managed_store.errors
+from managed_store._commands import COMMANDS
 from tests.hierarchy import write_hierarchy
 from tests.pages import blocks_of, run_notebook, run_page
 from tests.servers import azure_server, gcs_server, http_server, s3_server
@@ -150,6 +153,32 @@ def test_there_are_doctests() -> None:
     """The main class has an example that is run."""
     finder = doctest.DocTestFinder()
     assert any(test.examples for test in finder.find(managed_store.ManagedStore))
+
+
+def public_names() -> list[str]:
+    """All that the public modules export."""
+    modules = ["managed_store", *(name for name in MODULES if "._" not in name and name != "managed_store.cli")]
+    return sorted({name for module in modules for name in getattr(importlib.import_module(module), "__all__", ())})
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """By a directive for mkdocstrings, or as one of a module that has one, or at least by its name."""
+    text = "\n".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
+    directives = re.findall(r"^::: (\S+)", text, re.MULTILINE)
+    known = {directive.rpartition(".")[2] for directive in directives} | set(managed_store.errors.__all__)
+    known |= set(re.findall(r"`(\w+)`", text))
+    assert [name for name in public_names() if name not in known and not name.startswith("__")] == []
+    assert "managed_store.errors" in directives
+
+
+def test_every_subcommand_is_in_the_reference() -> None:
+    """Each has its line in the table, and a line is that of a subcommand."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    for command in COMMANDS:
+        command.add_parser(commands)
+    page = (ROOT / "docs/reference/command-line.md").read_text()
+    assert list(commands.choices) == re.findall(r"^\| `managed-store (\w+)", page, re.MULTILINE)
 
 
 def test_local_links_of_the_pages_lead_somewhere() -> None:
