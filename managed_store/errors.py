@@ -1,7 +1,5 @@
 """Every exception of this package, as a tree, grouped by what a handler would do about it.
 
-::
-
     ManagedStoreError
     ├── StoreClosedError        (RuntimeError)  used after close, or cut off by it: make a new store
     ├── StoreOpenError          (RuntimeError)  the backend refused the URL or the options: its error is the cause
