@@ -66,6 +66,7 @@ class SmbCloser(BlockingCloser):
         self._take_over()
         if self._connection is not None and not self._cut_off:
             self._cut_off = True
+            self._give_up_files()
             with contextlib.suppress(OSError, AttributeError):  # not connected any more
                 self._connection.transport._sock.shutdown(socket.SHUT_RDWR)
             # Waits for smbprotocol's own thread, which ends now.
@@ -85,6 +86,12 @@ class SmbCloser(BlockingCloser):
             others = type(self.filesystem)._cache.values()
             if _in_use[self._server] == 0 and all(_server_of(vars(other)) != self._server for other in others):
                 self._connection = _pool().pop(self._key, None)
+
+    def _give_up_files(self) -> None:
+        """Let the files that are open count as closed: they can never be closed at the server, and would warn of it."""
+        for session in tuple(self._connection.session_table.values()):
+            for file in tuple(session.open_table.values()):
+                file._connected = False
 
     @property
     def _key(self) -> str:
