@@ -57,11 +57,20 @@ def say(*words):
 def ask():
     return fetch_statistics(PORT)
 
-def wait_for_connections(expected):
-    deadline = time.monotonic() + 2
+def seen_connections(expected):
+    "What the server sees, as soon as that is what is expected: a close takes a moment to arrive."
+    deadline = time.monotonic() + 10
     while (seen := ask().connections) != expected and time.monotonic() < deadline:
         time.sleep(0.002)
-    assert seen == expected, (seen, expected)
+    return seen
+
+def wait_for_connections(expected):
+    assert (seen := seen_connections(expected)) == expected, (seen, expected)
+
+def say_what_is_open():
+    "How many sockets are open in this process at this moment, and how many connections the server sees."
+    from tests.footprint import Footprint
+    say(Footprint.now().sockets, seen_connections(0))
 
 def in_thread(function, *args, **options):
     def outcome():
@@ -133,7 +142,7 @@ class Program:
         """Let it go on for a while."""
         time.sleep(seconds)
 
-    def end(self, *, within: float = 20) -> Ended:
+    def end(self, *, within: float = 60) -> Ended:
         """Wait for its end, at most `within` seconds."""
         try:
             code = self._process.wait(within)
@@ -145,7 +154,7 @@ class Program:
         return Ended(code, self.said(), self._errors.read_text(), time.monotonic() - self._since)
 
     def _wait_until(self, happened: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 40
         while not happened():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"it ended or hangs before its time:\n{self._all_said()}")

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -113,12 +112,3 @@ def start_loops() -> None:
 
     sync(asyncio.sleep(0))
     fsspec.asyn.sync(fsspec.asyn.get_loop(), asyncio.sleep, 0)
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """The block takes no longer."""
-    started = time.monotonic()
-    yield
-    took = time.monotonic() - started
-    assert took <= seconds, f"it took {took:.2f} s"

@@ -22,6 +22,7 @@ from managed_store import ManagedStore, StoreClosedError, StoreCloseError
 from tests.footprint import Footprint
 from tests.servers import FolderServer, http_server
 from tests.servers._certificate import make_certificate
+from tests.timing import at_most
 
 PROTOTYPE = default_buffer_prototype()
 KEY = "greeting"
@@ -120,13 +121,6 @@ def client_sockets(server: HungServer) -> int:
     return sum(bool(connection.raddr) and connection.raddr.port == port for connection in connections)
 
 
-@contextmanager
-def takes_at_most(seconds: float) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    assert time.perf_counter() - started < seconds + 0.1  # for a machine that is busy with other things
-
-
 @pytest.mark.parametrize("how", HOW)
 def test_a_server_that_hangs_is_left_in_time(how: str) -> None:
     """Reads on zarr's loop and on another, at a server that never answers: leaving cuts them off in time."""
@@ -144,7 +138,7 @@ def test_a_server_that_hangs_is_left_in_time(how: str) -> None:
         for thread in threads:
             thread.start()
         server.wait_until_asked(3)
-        with takes_at_most(TIMEOUT):
+        with at_most(TIMEOUT):
             store.close()
         for thread in threads:
             thread.join(1)
@@ -163,7 +157,7 @@ async def test_a_server_that_hangs_is_left_in_time_asynchronously(how: str) -> N
             store = ManagedStore(server.url, storage_options=server.options, close_timeout=TIMEOUT)
             reads = [asyncio.create_task(store.get(KEY, PROTOTYPE)) for _ in range(3)]
             await asyncio.to_thread(server.wait_until_asked, asked + 3)
-            with takes_at_most(limit), contextlib.suppress(ZeroDivisionError):
+            with at_most(limit), contextlib.suppress(ZeroDivisionError):
                 async with store:
                     if body is not None:
                         raise body
@@ -197,7 +191,7 @@ def test_a_server_that_never_ends_tls_is_left_in_time() -> None:
         for thread in threads:
             thread.start()
         assert asked.wait(5)
-        with takes_at_most(TIMEOUT):
+        with at_most(TIMEOUT):
             store.close()
         assert client_sockets(server) == 0
         for thread in threads:
@@ -210,7 +204,7 @@ async def test_a_write_that_hangs_is_cut_off_in_time() -> None:
         store = ManagedStore(server.url, close_timeout=TIMEOUT)
         writing = asyncio.create_task(store.set(KEY, cpu.Buffer.from_bytes(b"x")))
         await asyncio.to_thread(server.wait_until_asked, 1)
-        with takes_at_most(TIMEOUT), pytest.raises(ZeroDivisionError):
+        with at_most(TIMEOUT), pytest.raises(ZeroDivisionError):
             async with store:
                 raise ZeroDivisionError
         with pytest.raises(StoreClosedError):
@@ -235,7 +229,7 @@ async def test_a_request_that_does_not_let_itself_be_cancelled(server: FolderSer
     store.fs._cat_file = stubborn
     reading = asyncio.create_task(store.get(KEY, PROTOTYPE))
     await asyncio.sleep(0.02)
-    with takes_at_most(TIMEOUT):
+    with at_most(TIMEOUT):
         await store.aclose()
     assert store.statistics().loops == 0
     release.set()
@@ -284,7 +278,7 @@ def test_a_loop_that_is_blocked_is_named_in_time(tls: bool) -> None:
         thread.start()
         opened.wait()
         sync(store.get(KEY, PROTOTYPE))
-        with takes_at_most(0.2), pytest.raises(StoreCloseError) as caught:
+        with at_most(0.2), pytest.raises(StoreCloseError) as caught:
             store.close()
         assert len(caught.value.left_open) == 1
         assert server.url in str(caught.value)

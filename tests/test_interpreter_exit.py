@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +16,8 @@ KEY = "greeting"
 CONTENT = b"good morning"
 
 READ = """
+import logging
+logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing"))  # a busy machine
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 PROTOTYPE = default_buffer_prototype()
@@ -47,7 +48,7 @@ def server() -> Iterator[FolderServer]:
         assert server.wait_for_connections(0) == 0
 
 
-def run(program: str, server: FolderServer, *options: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+def run(program: str, server: FolderServer, *options: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a program in a Python of its own, given the server's URL and the port of its statistics."""
     return subprocess.run(
         [
@@ -62,7 +63,7 @@ def run(program: str, server: FolderServer, *options: str, timeout: float = 30) 
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=timeout,
         cwd=REPOSITORY_ROOT,
         check=False,
     )
@@ -195,17 +196,30 @@ def test_a_loop_in_a_daemon_thread_is_asked_at_exit(server: FolderServer) -> Non
     assert "Traceback" not in result.stderr
 
 
+# Hooks run last in, first out: what stands around this package's is told how long that took.
+TIME_THE_HOOK = """
+import atexit, time
+atexit.register(lambda: print(time.monotonic() - began))
+import managed_store.store
+def begin():
+    global began
+    began = time.monotonic()
+atexit.register(begin)
+"""
+
+
 def test_all_stores_share_one_budget_at_exit(server: FolderServer) -> None:
-    """Two writes that hang take the exit one `close_timeout` in all, and no healthy store is named as left open."""
+    """Writes that hang take the exit one `close_timeout` in all, and no healthy store is named as left open."""
     program = f"""
-    import socket, sys, threading, time
+    {textwrap.indent(TIME_THE_HOOK, "    ").strip()}
+    import socket, sys, threading
     from managed_store import ManagedStore
     {textwrap.indent(READ, "    ").strip()}
     from zarr.core.buffer import cpu
     accepted = []
     silent = socket.create_server(("127.0.0.1", 0))
     url = "http://127.0.0.1:%d" % silent.getsockname()[1]
-    stores = [ManagedStore(url if number % 2 else sys.argv[1], close_timeout=1.0) for number in range(8)]
+    stores = [ManagedStore(url if number % 2 else sys.argv[1], close_timeout=1.5) for number in range(8)]
     def write(store):
         try:
             sync(store.set("key", cpu.Buffer.from_bytes(b"x")))
@@ -218,41 +232,35 @@ def test_all_stores_share_one_budget_at_exit(server: FolderServer) -> None:
         else:
             read(store)
     """
-    started = time.perf_counter()
     result = run(program, server)
-    took = time.perf_counter() - started
-    baseline = time.perf_counter()
-    run("import zarr, managed_store; managed_store.ManagedStore", server)
-    took -= time.perf_counter() - baseline
     assert result.returncode == 0
-    assert took < 2.5
+    assert 0.5 < float(result.stdout) < 3.0
     assert "managed_store: " not in result.stderr
     assert result.stderr.count("was never closed") == 8
 
 
 def test_a_read_in_flight_in_a_daemon_thread_does_not_delay_the_exit() -> None:
     """At exit reads are cut off at once: only writes are given time."""
-    with http_server(latency=1.0) as server:
+    with http_server(latency=30) as server:
         (server.root / KEY).write_bytes(CONTENT)
         program = f"""
-        import sys, threading, time
+        {textwrap.indent(TIME_THE_HOOK, "        ").strip()}
+        import sys, threading
         from managed_store import ManagedStore
         {textwrap.indent(READ, "        ").strip()}
-        store = ManagedStore(sys.argv[1])
+        store = ManagedStore(sys.argv[1], close_timeout=20)
         def in_thread():
             try:
                 read(store)
-            except Exception as error:
-                print(type(error).__name__)
+            except Exception:
+                pass
         threading.Thread(target=in_thread, daemon=True).start()
-        time.sleep(0.3)
-        started = time.monotonic()
-        import atexit, zarr.core.sync
+        while not store.statistics().requests_in_flight:
+            time.sleep(0.01)
         """
-        started = time.perf_counter()
         result = run(program, server)
         assert result.returncode == 0
         assert "was never closed" in result.stderr
         assert "Traceback" not in result.stderr
-        assert time.perf_counter() - started < 4
+        assert float(result.stdout) < 5
         assert server.wait_for_connections(0) == 0

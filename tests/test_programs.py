@@ -10,7 +10,7 @@ from tests.programs import CONTENT, KEY, Ended, run
 from tests.servers import FolderServer, http_server
 
 # What an exit may take in all, in seconds, on a busy machine: most of it is the interpreter's own start and exit.
-IN_TIME = 4.0
+IN_TIME = 15.0
 
 
 @pytest.fixture(scope="module")

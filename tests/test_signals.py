@@ -11,7 +11,7 @@ from tests.programs import CONTENT, KEY, Ended, running
 from tests.servers import FolderServer, http_server
 
 # What an answer to Ctrl-C may take in all, in seconds: most of it is the interpreter's own exit, on a busy machine.
-AT_ONCE = 2.0
+AT_ONCE = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,7 @@ def begin():
 try:
     {closing}
 except KeyboardInterrupt as error:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one comes too late for what is tried here
     say(type(error.__context__).__name__)
 thread.join()
 wait_for_connections(0)
@@ -199,6 +200,7 @@ async def main():
 try:
     asyncio.run(main())
 except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     wait_for_connections(0)
     say("interrupted")
 """
@@ -228,6 +230,7 @@ async def main():
 try:
     asyncio.run(main())
 except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     wait_for_connections(0)
     say("interrupted", store.statistics().loops)
 """
@@ -298,7 +301,7 @@ def test_ctrl_c_at_every_line_of_closing(good: FolderServer) -> None:
     say(number > 20, *left)
     """
     with running(program, good, options=STRUCK) as started:
-        ended = started.end(within=40)
+        ended = started.end(within=100)
     assert (ended.output, *ended.quietly) == ("True\n", 0, "")
 
 
@@ -325,10 +328,10 @@ def test_a_storm_of_ctrl_c(good: FolderServer) -> None:
             store.close()
             assert store.statistics().loops == 0
             read(other)
-    say(struck > 20, ask().connections)
+    say(struck > 20, seen_connections(0))
     """
     with running(program, good, options=STRUCK) as started:
-        ended = started.end(within=40)
+        ended = started.end(within=100)
     assert (ended.output, ended.code) == ("True 0\n", 0)
     # Struck in the finalizer of whatever object, Python shows and ignores it.
     assert ended.errors.count("Traceback") == ended.errors.count("KeyboardInterrupt")

@@ -17,7 +17,8 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 
 from managed_store import ManagedStore, StoreClosedError, StoreCloseError, StoreOpenError
 from tests.every_backend import CONTENTS, backends, listed
-from tests.stopping import Held, at_most, start_loops, stoppable
+from tests.stopping import Held, start_loops, stoppable
+from tests.timing import at_most
 
 PROTOTYPE = default_buffer_prototype()
 
@@ -114,14 +115,14 @@ async def test_server_that_is_killed(backend: str, tmp_path: Path) -> None:
             await read_before(store)
             server.kill()
             wrong_in_use = await wrong_answers(store, backend)
-            with at_most(2):
+            with at_most(1.7):
                 await stack.aclose()
         left_after_use = left(before, backend)
 
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(server.place.store(close_timeout=1))
             wrong_at_first = await wrong_answers(store, backend)
-            with at_most(2):
+            with at_most(1.7):
                 await stack.aclose()
         assert (wrong_in_use, wrong_at_first) == ({}, {})
         assert (left_after_use, left(before, backend)) == ([], [])
@@ -140,7 +141,7 @@ async def test_azure_server_that_is_killed(backend: str, when: str, tmp_path: Pa
             server.kill()
             reading = {name: asyncio.ensure_future(read(store)) for name, (read, _) in READS.items()}
             await asyncio.wait(reading.values(), timeout=1)
-            with at_most(2):
+            with at_most(1.7):
                 await stack.aclose()
         _, pending = await asyncio.wait(reading.values(), timeout=1)
         assert {name for name, task in reading.items() if task in pending} == set()
@@ -172,7 +173,7 @@ async def test_thread_that_cannot_be_cut_off_is_named(backend: str, tmp_path: Pa
         server.freeze()
         reading = asyncio.create_task(store.get(ASKED_FOR, PROTOTYPE))
         await asyncio.sleep(0.1)
-        with at_most(1.8), pytest.raises(StoreCloseError, match="thread in a call to the filesystem"):
+        with at_most(1.5), pytest.raises(StoreCloseError, match="thread in a call to the filesystem"):
             await store.aclose()
         with pytest.raises(StoreClosedError):
             await asyncio.wait_for(reading, 1)
@@ -205,7 +206,7 @@ async def test_server_that_stops_answering(backend: str, when: str, tmp_path: Pa
                 if reading.done():
                     server.thaw()
                     continue
-                with at_most(1.8):
+                with at_most(1.5):
                     await stack.aclose()
             with pytest.raises(StoreClosedError):
                 await asyncio.wait_for(reading, 1)
@@ -225,7 +226,7 @@ async def test_server_that_stops_answering_while_the_store_opens(backend: str, t
             store = await stack.enter_async_context(server.place.store(close_timeout=1))
             reading = asyncio.create_task(store.get(ASKED_FOR, PROTOTYPE))
             await asyncio.sleep(0.2)
-            with at_most(1.8):
+            with at_most(1.5):
                 await stack.aclose()
             with pytest.raises((StoreClosedError, StoreOpenError)):
                 await asyncio.wait_for(reading, 1)

@@ -21,7 +21,7 @@ from zarr.core.sync import sync
 from managed_store import ManagedStore, StoreClosedError
 from tests.every_backend import content_of
 from tests.servers._process import REPOSITORY_ROOT
-from tests.stopping import at_most
+from tests.timing import at_most
 
 PROTOTYPE = default_buffer_prototype()
 CONTENT = content_of(100_000)
@@ -133,7 +133,7 @@ async def test_download_that_is_cut_off_by_closing(cache: str, server: HalvingSe
     async with cached(cache, server, tmp_path / "cache", close_timeout=1) as store:
         reading = asyncio.create_task(read(store))
         assert await asyncio.to_thread(server.half_sent.wait, 5)
-        with at_most(1.8):
+        with at_most(1.5):
             await store.aclose()
         with pytest.raises(StoreClosedError):
             await reading

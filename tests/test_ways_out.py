@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
@@ -20,6 +19,7 @@ from managed_store import ManagedStore, StoreClosedError
 from tests.footprint import Footprint
 from tests.programs import CONTENT, KEY
 from tests.servers import FolderServer, http_server
+from tests.timing import Stopwatch
 
 PROTOTYPE = default_buffer_prototype()
 
@@ -59,9 +59,9 @@ class Dataset:
         self.itself = self  # only the garbage collector ends it
 
     def __del__(self) -> None:
-        started = time.perf_counter()
+        watch = Stopwatch()
         self.store.close()
-        self.took.append(time.perf_counter() - started)
+        self.took.append(watch.took())
 
 
 def collect() -> None:
@@ -231,9 +231,9 @@ def test_a_runner_that_is_paused_with_a_read_in_flight(server: FolderServer) -> 
     with asyncio.Runner() as runner:
         runner.run(get(store))
         reading = runner.run(begin())
-        started = time.perf_counter()
+        watch = Stopwatch()
         store.close()
-        assert time.perf_counter() - started < 0.5
+        assert watch.took() < 0.5
         assert server.wait_for_connections(0) == 0
         assert isinstance(runner.run(outcome(reading)), StoreClosedError)
 

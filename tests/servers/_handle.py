@@ -49,7 +49,7 @@ class RunningServer:
         """The number of requests received since the server started."""
         return self.statistics().requests
 
-    def wait_for_connections(self, expected: int, *, timeout: float = 2.0) -> int:
+    def wait_for_connections(self, expected: int, *, timeout: float = 10.0) -> int:
         """Wait until the server sees `expected` open connections; returns what it saw last.
 
         A client's close takes a moment to arrive. This blocks: where the client's own event loop must
