@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -15,32 +16,38 @@ from tests.servers import http_server
 from tests.servers._process import REPOSITORY_ROOT
 from tests.test_nothing_left_open import place_for
 
-# Not those whose connections lie too deep: httpx's and urllib3's pools (webdav, webhdfs), smbclient's, gRPC's.
+# Not those whose connections lie too deep: httpx's and urllib3's pools (webdav, webhdfs), gRPC's.
 BACKENDS = (
-    "http", "https", "gs, plain class", "s3", "s3, cache_regions", "az", "ftp", "sftp",
+    "http", "https", "gs, plain class", "s3", "s3, cache_regions", "az", "ftp", "sftp", "smb",
     "reference, JSON", "simplecache::http", "zip::http", "dir::http",
 )  # fmt: skip
 
 PROLOGUE = """
-import asyncio, os, sys
+import asyncio, os, sys, traceback
 from managed_store import ManagedStore
 from tests.footprint import Footprint
 from tests.servers._statistics import fetch_statistics
 from tests.uses import aread, read
 
-def fork_one_that_lives_on():
-    # Gives its number, what it holds, and the pipe whose end tells it to go.
+def fork_one_that_lives_on(use=lambda: None):
+    # Gives its number, what it holds before its use, and the pipe whose end tells it to go.
     told, tell = os.pipe()
     answer, answering = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(tell)
-        os.write(answering, bytes([Footprint.now().sockets]))
+        copies = Footprint.now().sockets
+        try:
+            use()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os.write(answering, bytes([copies]))
         os.read(told, 1)
         os._exit(0)
     os.close(told)
     os.close(answering)
-    return pid, os.read(answer, 1)[0], tell
+    return pid, int.from_bytes(os.read(answer, 1)), tell
 
 def end(pid, tell):
     os.close(tell)
@@ -64,8 +71,9 @@ def run(program: str, *arguments: str, place: Place | None = None) -> None:
     assert (result.returncode, without_noise(result.stderr)) == (0, [])
 
 
-@pytest.mark.parametrize("variant", BACKENDS)
-def test_a_child_holds_no_socket_of_its_parent(variant: str, places: Places) -> None:
+@pytest.mark.parametrize("variant", [*BACKENDS, "webdav", "webhdfs"])
+def test_a_child_opens_its_own_and_holds_no_socket_of_its_parent(variant: str, places: Places) -> None:
+    """It reads through the store that it inherited while its parent lives on with the connections that it had."""
     place = place_for(variant, places)
     run(
         """
@@ -76,13 +84,40 @@ def test_a_child_holds_no_socket_of_its_parent(variant: str, places: Places) -> 
                 runner.run(aread(store))
                 before = Footprint.now().sockets
                 assert before >= 1
-                pid, copies, tell = fork_one_that_lives_on()
-                assert copies == 0
+                pid, copies, tell = fork_one_that_lives_on(lambda: (read(store), asyncio.run(aread(store))))
+                assert copies == int(sys.argv[2])
                 assert Footprint.now().sockets == before
                 read(store)
                 runner.run(aread(store))
                 end(pid, tell)
         assert Footprint.now().sockets == 0
+        """,
+        repr((place.url, place.options)),
+        str(0 if variant in BACKENDS else 2),
+        place=place,
+    )
+
+
+def test_a_child_whose_parent_has_used_grpc_is_told_that_it_cannot(places: Places) -> None:
+    """Every call would hang there, or crash: the error says what to do instead, and the parent goes on."""
+    place = place_for("gs, gRPC, flat", places)
+    place = replace(place, environment={**place.environment, "GRPC_VERBOSITY": "ERROR"})  # it tells of every fork
+    run(
+        """
+        from managed_store import StoreOpenError
+        def try_to_read():
+            for mine in (store, ManagedStore(url, storage_options=options)):
+                try:
+                    read(mine)
+                except StoreOpenError as error:
+                    assert "'spawn' or 'forkserver'" in str(error)
+                else:
+                    raise AssertionError
+        url, options = eval(sys.argv[1])
+        with ManagedStore(url, storage_options=options) as store:
+            read(store)
+            end(*fork_one_that_lives_on(try_to_read)[::2])
+            read(store)
         """,
         repr((place.url, place.options)),
         place=place,

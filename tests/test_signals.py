@@ -311,14 +311,14 @@ def test_a_storm_of_ctrl_c(good: FolderServer) -> None:
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     sync(asyncio.sleep(0))
     struck, timer_off = 0, functools.partial(signal.setitimer, signal.ITIMER_REAL, 0)
-    for number in range(400):
+    for number in range(200):
         with ManagedStore(URL) as other:
             read(other)
             store = ManagedStore(URL)
             read(store)
             try:
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, 0.00001 + 0.00001 * number)
+                    signal.setitimer(signal.ITIMER_REAL, 0.00001 + 0.00002 * number)
                     store.close()
                 finally:
                     timer_off()

@@ -6,16 +6,34 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 from typing import Any
 
-__all__ = ["HeldChannel", "is_open"]
+__all__ = ["HeldChannel", "is_open", "was_lost_in_a_fork"]
+
+# Whether this process has had a channel, and whether its parent had when this process was forked.
+_used = _lost = False
 
 
 def is_open(channel: Any) -> bool:
     """Whether a channel has not been closed; one whose constructor has failed never was open."""
     below = getattr(channel, "_channel", None)
     return below is not None and not below.closed()
+
+
+def was_lost_in_a_fork() -> bool:
+    """Whether gRPC is out of order: its core runs on threads of the parent, and every call would hang or crash."""
+    return _lost
+
+
+def _note_the_fork() -> None:
+    global _lost
+    _lost = _used
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_the_fork)
 
 
 class HeldChannel:
@@ -31,6 +49,8 @@ class HeldChannel:
     """
 
     def __init__(self, channel: Any) -> None:
+        global _used
+        _used = True
         self.channel = channel
         self._calls = _EveryCall(channel._active_calls)
         channel._active_calls = self._calls

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from managed_store._closers._aiohttp import AiohttpCloser
-from managed_store._closers._grpc import HeldChannel
+from managed_store._closers._grpc import HeldChannel, was_lost_in_a_fork
+from managed_store.errors import StoreOpenError
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -36,6 +37,16 @@ class ExtendedGcsCloser(GcsCloser):
             opener = getattr(filesystem, name, None)  # missing while the constructor fails
             if opener is not None:
                 setattr(filesystem, name, self._noticing(opener))
+
+    async def open(self) -> None:
+        if was_lost_in_a_fork():
+            raise StoreOpenError(
+                "gcsfs needs gRPC for this store, which does not survive a fork, and the parent of this process has "
+                "used it. Start processes with 'spawn' or 'forkserver' (see multiprocessing.set_start_method), or set "
+                "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false before gcsfs is imported, where no bucket is zonal or "
+                "hierarchical."
+            )
+        await super().open()
 
     def _noticing(self, opener: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         """Notice a channel as soon as it is made, so that all of its calls are known."""

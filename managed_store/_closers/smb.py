@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections import Counter, defaultdict
@@ -97,6 +98,28 @@ class SmbCloser(BlockingCloser):
     def _key(self) -> str:
         host, port = self._server
         return f"{host}:{port}"
+
+
+# Connections of the parent process, held for ever in a child: their locks and their threads are the parent's.
+_inherited: list[Any] = []
+
+
+def _forget_after_fork() -> None:
+    """The child drops what it inherited: a request there would go out on the parent's connection."""
+    global _counting
+    for host, port in _connecting:
+        connection = _pool().pop(f"{host}:{port}", None)
+        if connection is not None:
+            _inherited.append(connection)
+            if connection.transport._sock is not None:
+                connection.transport._sock.close()  # its copy alone
+    _connecting.clear()
+    _in_use.clear()
+    _counting = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _server_of(options: Mapping[str, Any]) -> tuple[str, int]:
