@@ -60,11 +60,12 @@ def checked_count(name: str, value: object) -> int:
 
 
 def caller() -> str:
-    """File and line of the nearest frame outside this package and zarr: where the user made the store."""
+    """File and line of the nearest frame outside this package, zarr and xarray: where the user made the store."""
     frame = sys._getframe(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in (
         "managed_store",
         "zarr",
+        "xarray",
     ):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -23,6 +23,7 @@ FLOORS = [
     {"store"},
     {"_closable"},
     {"_guarded", "_process"},
+    {"_datasets"},
     {"_leases", "_leaving"},
     {"_pooling"},
     {"_idling", "_owners"},

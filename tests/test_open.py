@@ -7,7 +7,6 @@ import contextlib
 import gc
 import inspect
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +28,9 @@ from managed_store import (
     open_group,
 )
 from tests.conftest import BACKENDS, Place
-from tests.footprint import NOTHING, Footprint
 from tests.hierarchy import EXPECTED
-from tests.servers import FolderServer, GCSServer, RunningServer
+from tests.servers import FolderServer, RunningServer
+from tests.using import leaves_nothing
 
 
 @pytest.fixture
@@ -39,37 +38,6 @@ def server(backend: str, place: Place, request: pytest.FixtureRequest) -> Runnin
     """The server of `backend`."""
     found: RunningServer = request.getfixturevalue({"gs": "gcs"}.get(backend, backend))
     return found
-
-
-def leaves_nothing(use: Callable[[], Any], server: RunningServer) -> Any:
-    """Make use of a server, twice; the second time leaves nothing, here or there.
-
-    The first starts the threads that belong to others.
-    """
-    use()
-    assert server.wait_for_connections(0) == 0
-    gc.collect()  # what tests before this one have left to the garbage collector
-    before, requests = Footprint.now(), server.requests()
-    gc.disable()  # nothing may depend on a collection
-    try:
-        result = use()
-        if isinstance(server, GCSServer):  # gRPC closes on threads of its own, a moment later
-            wait_for_grpc(before)
-        else:
-            assert before.grown_by(Footprint.now()) == NOTHING
-    finally:
-        gc.enable()
-    assert server.requests() > requests  # it was really used
-    assert server.wait_for_connections(0) == 0
-    return result
-
-
-def wait_for_grpc(before: Footprint) -> None:
-    """Wait until everything is closed but the poller of gRPC, which comes and goes for the whole process."""
-    deadline = time.monotonic() + 2
-    while (grown := {**before.grown_by(Footprint.now()), "descriptors": 0}) != NOTHING and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert grown == NOTHING
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
