@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,8 @@ class Recipe:
         return hash((self.url, self.twin_of, self.location, _hash_of(self.options)))
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return type(self), (*_each_string_once((self.url, self.options), {}), self.twin_of, self.location)
+        url, options = _in_order(_each_string_once((self.url, self.options), {}))
+        return type(self), (url, options, self.twin_of, self.location)
 
     def closed_error(self, when: str = "") -> StoreClosedError:
         """The error for using a store that is closed: names it, and says what to do."""
@@ -233,6 +235,25 @@ def _each_string_once(value: Any, strings: dict[str, str]) -> Any:
     if type(value) in (list, tuple, set):
         return type(value)(_each_string_once(each, strings) for each in value)
     return strings.setdefault(value, value) if type(value) is str else value
+
+
+def _in_order(value: Any) -> Any:
+    """The same, but that each set is pickled in an order that does not depend on the seed of hashes."""
+    if type(value) is dict:
+        return {name: _in_order(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_in_order, value))
+    return _SetInOrder(value) if type(value) in (set, frozenset) else value
+
+
+class _SetInOrder:
+    """What a set is pickled as; it comes back as a set."""
+
+    def __init__(self, members: set[Any] | frozenset[Any]) -> None:
+        self._members = members
+
+    def __reduce__(self) -> tuple[type, tuple[list[Any]]]:
+        return type(self._members), (sorted(self._members, key=pickle.dumps),)
 
 
 def _equal_values(left: Any, right: Any) -> bool:

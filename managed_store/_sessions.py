@@ -269,6 +269,7 @@ class Session:
         self.asked_to_close = False
         idle = self.state is State.OPEN and self.idle_for >= idle_for
         if idle:
+            self.state = State.CLOSING  # now: a request that came before the closing begins would have to end in time
             self.close_soon(Drain.ALL, self._close_timeout)
         return idle
 
