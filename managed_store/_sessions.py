@@ -108,13 +108,14 @@ class Session:
         if self.state is State.NEW:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open(), name="managed_store open")
-                self._opening.add_done_callback(retrieve)  # those who wait may all have been cancelled
+                self._opening.add_done_callback(self._opening_ended)
+            opening = self._opening
             self._awaited += 1
             try:
-                await asyncio.wait([self._opening])
+                await asyncio.wait([opening])
             finally:
                 self._awaited -= 1
-            if not self._opening.cancelled() and (error := self._opening.exception()) is not None:
+            if not opening.cancelled() and (error := opening.exception()) is not None:
                 # An error of its own for each who waits: one that is raised many times would collect tracebacks.
                 raise self._recipe.open_error(error) from error
         if self.state is not State.OPEN:
@@ -153,6 +154,10 @@ class Session:
             raise
         if self.state is State.NEW:
             self._set_open()
+
+    def _opening_ended(self, opening: asyncio.Task[None]) -> None:
+        retrieve(opening)  # those who wait may all have been cancelled
+        self._opening = None  # the task keeps the context variables of whoever came first
 
     def _set_open(self) -> None:
         self.state = State.OPEN

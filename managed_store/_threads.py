@@ -107,6 +107,7 @@ class Workers:
         while (job := self._jobs.get()) is not None:
             job.run()
             self._unfinished.discard(job)
+            del job  # or the caller's context variables are kept until the next one comes
 
 
 class _Job(Generic[T]):

@@ -145,27 +145,42 @@ def timers(loop: Any = None) -> int:
 
 
 def test_timers_go_with_their_sessions(server: FolderServer) -> None:
-    """A closed pool leaves none on a loop; they keep neither pool, nor store, nor a context of the caller's alive."""
+    """A closed pool leaves none on a loop; they keep neither the pool, nor a store or a session alive."""
+    pool = StorePool()
+    store = pool.store(server.url)
+    sync(get(store))
+    assert timers() == 1
+    references = [weakref.ref(each) for each in (pool, pool._pool, store, *pool._pool.sessions())]
+    pool.close()
+    assert timers() == 0
+    del pool, store
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 4
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a", "memory://a"])
+def test_an_open_session_keeps_nothing_of_whoever_opened_it(url: str) -> None:
+    """A service's first request has context variables: a session that waits to be idle does not hold on to them."""
     variable: contextvars.ContextVar[object] = contextvars.ContextVar("of a request")
 
     class Payload:
         pass
 
-    def use() -> list[weakref.ref[Any]]:
+    def use(pool: StorePool) -> weakref.ref[Any]:
         payload = Payload()
         variable.set(payload)
-        pool = StorePool()
-        store = pool.store(server.url)
-        sync(get(store))
-        assert timers() == 1
-        references = [weakref.ref(each) for each in (payload, pool, pool._pool, store, *pool._pool.sessions())]
-        pool.close()
-        assert timers() == 0
-        return references
+        store = pool.store(url)
+        assert store.fs is not None
+        if url.startswith("memory"):
+            sync(store.exists("a"))
+        return weakref.ref(payload)
 
-    references = contextvars.copy_context().run(use)
-    gc.collect()
-    assert [reference() for reference in references] == [None] * 5
+    with StorePool() as pool:
+        reference = contextvars.copy_context().run(use, pool)
+        sync(asyncio.sleep(0))
+        gc.collect()
+        assert pool.statistics().filesystems == timers() == 1
+        assert reference() is None
 
 
 def test_the_least_recently_used_goes_first(server: FolderServer) -> None:
