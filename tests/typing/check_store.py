@@ -48,6 +48,9 @@ def derived(url: str) -> None:
 
 
 def refused() -> None:
+    import managed_store
+
+    managed_store.ManagedStor  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # noqa: B018
     ManagedStore()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     ManagedStore("memory://a", {"anon": True})  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     ManagedStore("memory://a", close_timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
