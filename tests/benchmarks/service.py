@@ -43,7 +43,7 @@ def plain_application(url: str) -> Starlette:
 
 def serve(kind: str, url: str) -> None:
     application = service.application({"demo": url}) if kind == "managed" else plain_application(url)
-    uvicorn.run(application, host="127.0.0.1", port=0, access_log=False)
+    uvicorn.run(application, host="127.0.0.1", port=0, access_log=False, timeout_keep_alive=3600)
 
 
 @contextmanager
