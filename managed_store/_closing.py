@@ -166,7 +166,7 @@ class Closing:
             if _is_paused(session.loop):
                 session.cut_off()
             else:
-                on_its_loop(session, session.close_at_once)
+                on_its_loop(session, session.close_by_force)
         others = [session for session in self._sessions if session.loop is not running]
         deadline = time.monotonic() + _TO_CUT_OFF
         while any(session.state is not State.CLOSED for session in others) and time.monotonic() < deadline:

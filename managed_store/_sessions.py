@@ -252,9 +252,14 @@ class Session:
         """
         if self.state is not State.CLOSED:
             self.left_to_its_loop = True
+            self.close_by_force()
+            self.loop.call_soon_threadsafe(lambda: None)  # for a signal handler: the loop may be asleep
+
+    def close_by_force(self) -> None:
+        """Cut off, on the loop's own thread, and leave what must still be awaited to a task of the loop."""
+        if self.state is not State.CLOSED:
             self.cut_off_at_once()
             self.close_soon(Drain.NOTHING, self._close_timeout)
-            self.loop.call_soon_threadsafe(lambda: None)  # for a signal handler: the loop may be asleep
 
     def cut_off_at_once(self) -> None:
         """Cut off requests and connections, on the loop's own thread; the closing that is under way ends soon after."""

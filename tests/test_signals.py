@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.programs import CONTENT, KEY, Ended, running
+from tests.programs import CONTENT, KEY, Ended, run, running
 from tests.servers import FolderServer, http_server
 
 # What an answer to Ctrl-C may take in all, in seconds: most of it is the interpreter's own exit, on a busy machine.
@@ -172,6 +172,31 @@ def test_ctrl_c_twice_while_the_store_is_being_closed(hung: FolderServer, way: s
     what, closing, _ = WAYS_TO_WAIT[way]
     ended = interrupted(CLOSING.format(what=what, closing=closing), hung, said="closing", times=2)
     assert_interrupted(ended)
+
+
+def test_closing_again_after_ctrl_c_waits_for_a_loop_that_is_busy(good: FolderServer) -> None:
+    """Struck while it waits for zarr's loop, `close` leaves the rest to that loop; the next `close` waits for it."""
+    program = """
+    from tests.footprint import Footprint
+    from zarr.core.sync import loop
+    def be_busy(turns):
+        time.sleep(0.1)
+        if turns:
+            loop[0].call_soon(be_busy, turns - 1)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    store = ManagedStore(URL)
+    read(store)
+    loop[0].call_soon_threadsafe(be_busy, 15)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        store.close()
+    except KeyboardInterrupt:
+        say("struck")
+    store.close()
+    say(store.statistics().loops, Footprint.now().sockets)
+    """
+    ended = run(program, good)
+    assert (ended.output, *ended.quietly) == ("struck\n0 0\n", 0, "")
 
 
 def test_ctrl_c_that_nobody_catches_while_the_store_is_being_closed(hung: FolderServer) -> None:
