@@ -291,7 +291,7 @@ class ManagedFSSpecStore(ClosableStore):
 
     def __repr__(self) -> str:
         statistics = self.statistics()
-        state = "closed" if self.closed else statistics.state
+        state = "closed" if self._is_closed and not self._sessions.ended else statistics.state
         mode = " read-only" if self.read_only else ""
         return f"<ManagedStore {str(self)!r} {state}{mode} loops={statistics.loops} handles={statistics.handles}>"
 

@@ -80,6 +80,8 @@ async def test_new_requests_are_refused_while_the_old_ones_finish(server: Folder
     assert not closing.done()
     assert store.closed
     assert derived.closed
+    assert [store.statistics().state, store.statistics().requests_in_flight] == ["closing", 1]
+    assert [" closing " in repr(handle) for handle in (store, derived)] == [True, True]
     for handle in (store, derived):
         with pytest.raises(StoreClosedError):
             await get(handle)
@@ -87,6 +89,7 @@ async def test_new_requests_are_refused_while_the_old_ones_finish(server: Folder
             await asyncio.to_thread(sync, get(handle))
     assert await reading == CONTENT
     await closing
+    assert [" closed " in repr(handle) for handle in (store, derived)] == [True, True]
     assert server.requests() == before + 1
 
 

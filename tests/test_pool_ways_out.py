@@ -282,8 +282,8 @@ with StorePool() as pool:
     read(pool.store(URL))
     def look():
         while not stop.is_set():
-            pool.store(URL)._sessions._find_owner()
-            pickle.loads(data)._sessions._find_owner()
+            pool.store(URL)._sessions._found_owner()
+            pickle.loads(data)._sessions._found_owner()
     threads = [threading.Thread(target=look) for _ in range(3)]
     for thread in threads:
         thread.start()

@@ -27,7 +27,15 @@ from hypothesis import strategies as st
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from managed_store import Closer, ManagedStore, ManagedStoreError, StoreCloseError, StoreOpenError, register_closer
+from managed_store import (
+    Closer,
+    ManagedStore,
+    ManagedStoreError,
+    StoreCloseError,
+    StoreOpenError,
+    StorePool,
+    register_closer,
+)
 from managed_store._closers import _registry as registry
 from managed_store.cli import main as command
 
@@ -274,6 +282,33 @@ def test_a_store_that_was_never_used(url: str, options: dict[str, Any]) -> None:
             except ManagedStoreError as error:
                 said.add_error(error)
         assert len(said.texts) > 20
+
+
+@thorough
+@given(url=chains(), options=OPTIONS)
+def test_a_pool_and_its_stores(url: str, options: dict[str, Any]) -> None:
+    """What they look like, what is below them, their refusals, and the pickle of a pool, which fails."""
+    protocol = url.partition(":")[0]
+    levels = {"https": options} if protocol != "https" else options
+    with listening() as said:
+        pool = StorePool(storage_options=levels)
+        store = pool.store(url)
+        lease = store._sessions
+        try:
+            lease._found_owner()  # type: ignore[union-attr]
+        except ManagedStoreError as error:
+            said.add_error(error)
+        said.add(pool, pool.statistics(), store, store.statistics(), lease, pool._pool, pool._pool.name)
+        said.add(*pool._pool._all_owners(), *(owner.recipe for owner in pool._pool._all_owners()))
+        with pytest.raises(TypeError) as caught:
+            pickle.dumps(pool)
+        said.add(caught.value)
+        pool.close()
+        said.add(pool, pool.statistics(), store)
+        for use in (lambda: pool.store(url), pool.__enter__, lambda: store.fs, lambda: sync(store.exists("a"))):
+            with pytest.raises(ManagedStoreError) as refused:
+                use()
+            said.add_error(refused.value)
 
 
 @thorough
