@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
-import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -19,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from managed_store._descriptors import is_tcp_socket, open_descriptors
 
 __all__ = ["demo"]
 
@@ -113,16 +112,16 @@ def _report(way: str, url: str) -> dict[str, Any]:
 
     sync(asyncio.sleep(0))  # zarr's loop stays, whoever uses it
     ManagedStore(url).close()  # the imports are not what is measured
-    before = _open_descriptors()
+    before = open_descriptors()
     start = time.perf_counter()
     members = _WAYS[way][1](url)
     seconds = time.perf_counter() - start
-    left = None if before is None else (_open_descriptors() or set()) - before
+    left = None if before is None else (open_descriptors() or set()) - before
     return {
         "members": members,
         "seconds": seconds,
         "sessions": _open_sessions(),
-        "sockets": None if left is None else sum(map(_is_tcp_socket, left)),
+        "sockets": None if left is None else sum(map(is_tcp_socket, left)),
         "descriptors": None if left is None else len(left),
     }
 
@@ -131,29 +130,6 @@ def _open_sessions() -> int:
     import aiohttp
 
     return sum(isinstance(each, aiohttp.ClientSession) and not each.closed for each in gc.get_objects())
-
-
-def _open_descriptors() -> set[int] | None:
-    """The open file descriptors of this process, or None where the system does not tell."""
-    for folder in ("/proc/self/fd", "/dev/fd"):
-        if os.path.isdir(folder):
-            return {int(name) for name in os.listdir(folder) if _is_open(int(name))}
-    return None
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:  # the one that listed the folder
-        return False
-    return True
-
-
-def _is_tcp_socket(descriptor: int) -> bool:
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return False
-    with socket.socket(fileno=os.dup(descriptor)) as copy:
-        return copy.family in (socket.AF_INET, socket.AF_INET6)
 
 
 def _table(rows: list[tuple[str, dict[str, Any]]]) -> str:

@@ -1,27 +1,32 @@
-"""A small HTTP server of a folder, embedded in the demonstration: on 127.0.0.1, in a thread, for as long as a block."""
+"""Small HTTP servers, embedded in the demonstration and the doctor: on 127.0.0.1, in a thread, as long as a block."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from typing import TypeAlias
 
 from aiohttp import web
 
-__all__ = ["serve_folder"]
+__all__ = ["Handler", "serve", "serve_folder"]
+
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextmanager
-def serve_folder(root: Path) -> Iterator[str]:
-    """Serve the files in `root`, with an index page for each folder, and give the URL of `root`."""
+def serve(answer: Handler) -> Iterator[str]:
+    """Let `answer` answer every GET, and give the URL of the server."""
     loop = asyncio.new_event_loop()
+    loop.slow_callback_duration = float("inf")  # in debug mode it would say which answers took long
     thread = threading.Thread(target=loop.run_forever, name="managed-store-demo-server", daemon=True)
     thread.start()
     try:
-        runner = asyncio.run_coroutine_threadsafe(_start(root), loop).result()
+        runner = asyncio.run_coroutine_threadsafe(_start(answer), loop).result()
         try:
             host, port = runner.addresses[0][:2]
             yield f"http://{host}:{port}"
@@ -33,7 +38,10 @@ def serve_folder(root: Path) -> Iterator[str]:
         loop.close()
 
 
-async def _start(root: Path) -> web.AppRunner:
+@contextmanager
+def serve_folder(root: Path) -> Iterator[str]:
+    """Serve the files in `root`, with an index page for each folder, and give the URL of `root`."""
+
     async def answer(request: web.Request) -> web.StreamResponse:
         path = root / request.match_info["path"]
         if path.is_dir():
@@ -42,6 +50,11 @@ async def _start(root: Path) -> web.AppRunner:
             return web.FileResponse(path)
         raise web.HTTPNotFound
 
+    with serve(answer) as url:
+        yield url
+
+
+async def _start(answer: Handler) -> web.AppRunner:
     application = web.Application()
     application.router.add_get("/{path:.*}", answer)
     runner = web.AppRunner(application)

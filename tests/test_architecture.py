@@ -16,6 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli", "pytest_plugin"},
     {"_commands"},
+    {"_doctor"},
     {"testing", "dask"},
     {"_demo", "_demo_server", "_info"},
     {"xarray"},
@@ -43,6 +44,7 @@ FLOORS = [
         "_failures",
         "_observing",
         "_never_closed",
+        "_descriptors",
     },
     {"errors"},
 ]

@@ -7,9 +7,9 @@ that takes the parsed arguments and returns the exit code. What a command does i
 
 from __future__ import annotations
 
-from managed_store._commands import demo, info
+from managed_store._commands import demo, doctor, info
 
 __all__ = ["COMMANDS"]
 
 # In the order of ``--help``.
-COMMANDS = (demo, info)
+COMMANDS = (demo, info, doctor)
