@@ -81,8 +81,8 @@ def open_dataset(
     Notes
     -----
     *Closing* ends what was derived from the dataset, too: what has not been loaded by then raises ``StoreClosedError``.
-    Of what is derived, only what xarray hands the closer on to (the result of ``isel``) closes the sessions; all else
-    owns nothing.
+    Of what is derived, only what xarray hands the closer on to (the results of ``isel``, ``sel``, ``head``) closes the
+    sessions; all else owns nothing.
 
     *Processes.* A dataset with dask chunks can be pickled. Its copies open sessions of their own, from a pool of the
     process that they are in; closing the dataset here does not end those.

@@ -359,9 +359,10 @@ def test_what_is_derived_owns_nothing(own: Data) -> None:
     assert own.server.wait_for_connections(0) == 0
 
 
-def test_isel_hands_the_closer_on(own: Data) -> None:
+@pytest.mark.parametrize("select", [lambda ds: ds.isel(x=0), lambda ds: ds.sel(x=0)])
+def test_selecting_hands_the_closer_on(own: Data, select: Callable[[xr.Dataset], xr.Dataset]) -> None:
     """As in xarray, so that what is selected at once can be closed."""
-    with open_dataset(own.years[0]).isel(x=0) as dataset:
+    with select(open_dataset(own.years[0])) as dataset:
         np.testing.assert_array_equal(dataset["t"], year(0)["t"][:, 0])
     assert own.server.wait_for_connections(0) == 0
 
