@@ -18,7 +18,7 @@ FLOORS = [
     {"_commands"},
     {"_doctor"},
     {"testing", "dask"},
-    {"_demo", "_demo_server", "_info"},
+    {"_demo", "_demo_server", "_info", "_running", "_sampling"},
     {"xarray"},
     {"api", "pool"},
     {"store"},

@@ -7,9 +7,9 @@ that takes the parsed arguments and returns the exit code. What a command does i
 
 from __future__ import annotations
 
-from managed_store._commands import demo, doctor, info
+from managed_store._commands import demo, doctor, info, run
 
 __all__ = ["COMMANDS"]
 
 # In the order of ``--help``.
-COMMANDS = (demo, info, doctor)
+COMMANDS = (demo, info, doctor, run)

@@ -11,5 +11,12 @@ __all__ = ["Parsers"]
 class Parsers(Protocol):
     """What ``ArgumentParser.add_subparsers`` returns."""
 
-    def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser:  # noqa: A002
+    def add_parser(
+        self,
+        name: str,
+        *,
+        help: str,  # noqa: A002
+        add_help: bool = True,
+        prefix_chars: str = "-",
+    ) -> argparse.ArgumentParser:
         """Add the parser of one command."""

@@ -37,7 +37,7 @@ started_from: weakref.WeakKeyDictionary[threading.Thread, tuple[RawFrame, ...]] 
 _OWN = os.path.dirname(__file__)
 _LIBRARIES = tuple(
     {
-        *(path for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))),
+        *(path for name in ("stdlib", "platstdlib", "scripts") if (path := sysconfig.get_paths().get(name))),
         str(Path(__file__).parent.parent),
         "<frozen ",
     }

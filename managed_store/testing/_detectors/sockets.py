@@ -16,7 +16,7 @@ from managed_store.testing._opened import Record, number
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
-__all__ = ["SocketDetector", "open_sockets"]
+__all__ = ["SocketDetector", "connections"]
 
 # The descriptors of this process, on Linux; Python's own sockets are all that is known elsewhere.
 _DESCRIPTORS = "/proc/self/fd"
@@ -77,11 +77,11 @@ class SocketDetector(Detector):
         unchanged = self._seen is not None and count and count == self._seen[0] and not self._noted
         if self._seen is None or not unchanged or any(name in sys.modules for name in _BELOW_PYTHON):
             self._noted = False
-            self._seen = (count, open_sockets())
+            self._seen = (count, _open_sockets())
         return self._seen[1]
 
 
-def open_sockets() -> dict[int, int]:
+def _open_sockets() -> dict[int, int]:
     """The sockets of this process: descriptor → inode."""
     found: dict[int, int] = {}
     try:
@@ -96,6 +96,11 @@ def open_sockets() -> dict[int, int]:
         if stat.S_ISSOCK(status.st_mode):
             found[int(name)] = status.st_ino
     return found
+
+
+def connections() -> int:
+    """How many sockets of this process are connected over a network, or to this machine itself."""
+    return sum(" to " in (_ends(descriptor) or "") for descriptor in _open_sockets())
 
 
 def _count_of_descriptors() -> int:

@@ -1,0 +1,223 @@
+"""``managed-store run``: a program runs as under Python itself, and ends with a report of what it left open."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from managed_store.cli import main
+from tests.servers import FolderServer
+from tests.servers._process import REPOSITORY_ROOT
+
+OPENS = "import socket\nleft = socket.socket()\n"
+
+
+def python(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=folder
+    )
+
+
+def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return python("-m", "managed_store", "run", *arguments, folder=folder)
+
+
+def written(path: Path, program: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(program))
+    return path
+
+
+def test_what_plain_zarr_leaves_open(http: FolderServer, tmp_path: Path) -> None:
+    """The report names the line of the script; stdout and the exit code are the program's, but with --fail."""
+    script = written(
+        tmp_path / "reads.py",
+        """
+        import sys, zarr
+
+        def read(url):
+            return zarr.open_group(url, mode="r")["numbers"][...]
+
+        print(read(sys.argv[1]).shape, sys.argv[2:])
+        """,
+    )
+    url = f"{http.url}/data.zarr"
+    result = run("--sample", "0.01", "--json", "report.json", "reads.py", url, "--fail", "--json", folder=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "(4, 6) ['--fail', '--json']\n")
+    assert result.stderr.startswith("managed-store: left open: 1 fsspec filesystem, 1 aiohttp session, 1 aiohttp conn")
+    assert "\nopened at reads.py:5, in read\n" in result.stderr
+    assert "\n  called from reads.py:7, in <module>\n" in result.stderr
+    assert "on the event loop of thread zarr_io, which is running" in result.stderr
+    assert "managed_store" not in result.stderr
+    assert "open connections over " in result.stderr
+    assert " | " in result.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["exit_code"] == 0
+    assert {leak["made_at"] for leak in report["leaks"]} == {f"{script}:5"}
+    assert report["samples"][0][1] == 0
+    assert report["samples"][-1][1] > 0
+    assert run("--fail", script, url, folder=tmp_path).returncode == 3
+
+
+def test_a_clean_program(http: FolderServer, tmp_path: Path) -> None:
+    """Nothing was left open, whatever threads, executors and loops it uses: Python waits for threads as it ends."""
+    written(
+        tmp_path / "clean.py",
+        """
+        import asyncio, atexit, sys, time, zarr
+        from concurrent.futures import ThreadPoolExecutor
+        from threading import Thread
+        from managed_store import ManagedStore
+
+        def read():
+            with ManagedStore(sys.argv[1]) as store:
+                print(len(zarr.open_group(store, mode="r")))
+
+        async def several():
+            await asyncio.to_thread(read)
+
+        asyncio.run(several())
+        executor = ThreadPoolExecutor(1)
+        executor.submit(read)
+        Thread(target=lambda: (time.sleep(0.2), print("the thread has ended"))).start()
+        atexit.register(print, "exit hooks run")
+        print("main has ended")
+        """,
+    )
+    result = run("--fail", "clean.py", f"{http.url}/data.zarr", folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "managed-store: nothing was left open\n")
+    said = result.stdout.split("\n")
+    assert sorted(said) == sorted(["1", "1", "main has ended", "the thread has ended", "exit hooks run", ""])
+    assert said[-2] == "exit hooks run"
+
+
+def test_it_is_looked_at_before_exit_hooks_close_anything(tmp_path: Path) -> None:
+    """What an exit hook closes was left open by the program."""
+    written(tmp_path / "late.py", OPENS + "import atexit\natexit.register(left.close)\n")
+    result = run("late.py", folder=tmp_path)
+    assert "opened at late.py:2, in <module>" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("sys.exit()", 0),
+        ("sys.exit(5)", 5),
+        ("sys.exit(0)", 0),
+        ("sys.exit(True)", 1),
+        ("sys.exit('a word to stderr')", 1),
+        ("raise SystemExit(300)", 300 & 255),
+        ("def f(): raise ValueError('wrong')\nf()", 1),
+        ("1 +", 1),
+        ("raise KeyboardInterrupt", -signal.SIGINT),
+    ],
+)
+def test_however_it_ends(ending: str, code: int, tmp_path: Path) -> None:
+    """Exit code, message and traceback are those of Python itself; the report follows, and --fail hides no failure."""
+    written(tmp_path / "ends.py", f"{OPENS}import sys\n{ending}\n")
+    plain = python("ends.py", folder=tmp_path)
+    ran = run("--fail", "ends.py", folder=tmp_path)
+    assert plain.returncode == code
+    told, _, report = ran.stderr.partition("managed-store: ")
+    assert told == plain.stderr
+    if ending == "1 +":
+        assert (ran.returncode, report) == (1, "nothing was left open\n")
+    else:
+        assert ran.returncode == (code or 3)
+        assert report.startswith("left open: 1 socket")
+
+
+PROBE = """
+import pickle, sys
+class Class: pass
+pickle.loads(pickle.dumps(Class()))
+import beside
+spec = None if __spec__ is None else (__spec__.name, __spec__.origin, __spec__.parent)
+print(__name__, __file__, __package__, spec, type(__loader__).__name__, sys.modules["__main__"].Class is Class)
+print(sys.argv, sys.path[0], beside.__file__)
+"""
+
+
+def test_it_runs_as_python_runs_it(tmp_path: Path) -> None:
+    """Scripts, modules, packages, folders and archives see the same name, file, spec, path and arguments."""
+    for name in ("script.py", "package/__main__.py", "folder/__main__.py", "package/sub.py"):
+        written(tmp_path / name, PROBE)
+    for name in ("package/__init__.py", "beside.py", "folder/beside.py"):
+        written(tmp_path / name, "")
+    with zipfile.ZipFile(tmp_path / "archive.pyz", "w") as archive:
+        archive.writestr("__main__.py", PROBE)
+        archive.writestr("beside.py", "")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for program, folder in (
+        (["script.py"], tmp_path),
+        (["../script.py"], elsewhere),
+        (["-m", "script"], tmp_path),
+        (["-m", "package"], tmp_path),
+        (["-mpackage.sub"], tmp_path),
+        (["folder"], tmp_path),
+        (["archive.pyz"], tmp_path),
+    ):
+        plain = python(*program, "-m", "--fail", "x", folder=folder)
+        ran = run(*program, "-m", "--fail", "x", folder=folder)
+        assert (plain.returncode, plain.stderr) == (0, "")
+        assert ran.stdout == plain.stdout
+        assert (ran.returncode, ran.stderr) == (0, "managed-store: nothing was left open\n")
+
+
+def test_what_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each says what is wrong, with the exit code that Python has for it."""
+    for arguments, code, message in (
+        (["missing.py"], 2, "can't open file"),
+        (["-m", "no_such_module"], 1, "No module named no_such_module"),
+        (["-m", "no.such.module"], 1, "Error while finding 'no.such.module'"),
+        ([str(tmp_path)], 1, "can't find '__main__' module in"),
+    ):
+        result = run(*arguments, folder=tmp_path)
+        assert (result.returncode, result.stdout) == (code, "")
+        assert result.stderr.startswith(f"managed-store run: {message}"), result.stderr
+    for arguments, message in (
+        ([], "one of the arguments -m SCRIPT is required"),
+        (["-m"], "expected one argument"),
+        (["--sample", "often", "x.py"], "must be a number of seconds, 0.001 or more; got 'often'"),
+        (["--no-such", "x.py"], "unrecognized arguments: --no-such"),
+        (["--json", f"{tmp_path}/no/such", "x.py"], "cannot write --json"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["run", *arguments])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert "usage: managed-store run [--fail] [--json FILE] [--sample SECONDS]" in capsys.readouterr().out
+
+
+def test_programs_without_managed_store_or_zarr(http: FolderServer, tmp_path: Path) -> None:
+    """Bare aiohttp that leaks, on a loop that has ended."""
+    written(
+        tmp_path / "bare.py",
+        """
+        import asyncio, sys
+        import aiohttp
+
+        async def main():
+            session = aiohttp.ClientSession()
+            await (await session.get(sys.argv[1])).read()
+            return session
+
+        session = asyncio.run(main())
+        """,
+    )
+    result = run("bare.py", f"{http.url}/data.zarr/zarr.json", folder=tmp_path)
+    assert result.returncode == 0
+    assert "managed-store: left open: 1 aiohttp session, 1 aiohttp connector, 1 socket" in result.stderr
+    assert "opened at bare.py:6, in main" in result.stderr
+    assert "on the event loop of thread MainThread, which is closed" in result.stderr
+    assert str(REPOSITORY_ROOT) not in result.stderr
