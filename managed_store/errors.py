@@ -76,7 +76,7 @@ class StoreCloseError(ManagedStoreError, RuntimeError):
 
     def __init__(self, message: str, left_open: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.left_open = tuple(left_open)
+        self.left_open: tuple[str, ...] = tuple(left_open)
 
     def __reduce__(self) -> tuple[type[StoreCloseError], tuple[str, tuple[str, ...]]]:
         # BaseException's own pickle would forget `left_open`.

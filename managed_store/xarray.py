@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import managed_store
 from managed_store._datasets import ClosingOfDataset
@@ -59,7 +59,7 @@ def open_dataset(
     close_timeout : float, default 5.0
         Seconds that closing may take at most, whatever a server or another loop does.
     **options
-        What else ``xarray.open_dataset`` takes for zarr: ``chunks``, ``group``, ``consolidated``, ``decode_times``, …
+        What else ``xarray.open_dataset`` takes for zarr: ``chunks``, ``group``, ``consolidated``, ``decode_times`` and others.
 
     Returns
     -------
@@ -272,13 +272,23 @@ class ManagedZarrBackendEntrypoint(BackendEntrypoint):
 
     description = "Open zarr by URL, with connections that are closed with the dataset (managed_store)"
     supports_groups = True
-    open_dataset_parameters = (*_PARAMETERS_OF_ZARR, "close_timeout")
+    open_dataset_parameters: ClassVar[tuple[str, ...] | None] = (*_PARAMETERS_OF_ZARR, "close_timeout")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Return False: this engine is for those who ask for it by name.
 
         Whatever it can open, xarray's own engine ``zarr`` opens too. That a package is installed must not change which
         engine opens a URL, and who closes it.
+
+        Parameters
+        ----------
+        filename_or_obj : object
+            What is to be opened; not looked at.
+
+        Returns
+        -------
+        bool
+            False.
         """
         return False
 

@@ -100,7 +100,7 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
         self._ignore = _predicates(ignore)
         self._grace = grace
         self._mark: Mark | None = None
-        self.report = LeakReport()
+        self.report: LeakReport = LeakReport()
 
     def so_far(self) -> LeakReport:
         """Return what the block has opened by now and has open, without waiting for anything.
