@@ -59,7 +59,7 @@ def open_dataset(
     close_timeout : float, default 5.0
         Seconds that closing may take at most, whatever a server or another loop does.
     **options
-        What else ``xarray.open_dataset`` takes for zarr: ``chunks``, ``group``, ``consolidated``, ``decode_times`` and others.
+        What else ``xarray.open_dataset`` takes for zarr: ``chunks``, ``group``, ``consolidated``, and so on.
 
     Returns
     -------
