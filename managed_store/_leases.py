@@ -125,15 +125,19 @@ class Lease:
 
     def close(self, drain: Drain) -> None:
         """The store is closed, and every handle derived from it. Its sessions are the pool's."""
-        self._give_back(drain).run()
+        if sessions := self._give_back():
+            self._closing(sessions, drain).run()
 
     async def aclose(self, drain: Drain) -> None:
         """Close as `close` does, without blocking the running loop."""
-        await self._give_back(drain).run_async()
+        if sessions := self._give_back():
+            await self._closing(sessions, drain).run_async()
 
-    def _give_back(self, drain: Drain) -> Closing:
+    def _give_back(self) -> list[Session]:
         self._given_back = True
-        sessions = self._pool.give_back(self, self._owner)
+        return self._pool.give_back(self, self._owner)
+
+    def _closing(self, sessions: list[Session], drain: Drain) -> Closing:
         return Closing(sessions, drain, timeout=self.close_timeout, what=repr(self.recipe.redacted_url))
 
     def release(self, handle: object) -> None:

@@ -140,6 +140,8 @@ def test_values_that_are_told_apart(left: Any, right: Any) -> None:
     with StorePool() as pool:
         stores = [pool.store(URL, storage_options={"x_token": value}) for value in (left, right)]
         again = [pool.store(URL, storage_options={"x_token": value}) for value in (left, right)]
+        assert stores == again
+        assert stores[0] != stores[1]
         assert stores[0].fs is not stores[1].fs
         assert [store.fs for store in again] == [store.fs for store in stores]
         assert pool.statistics().filesystems == 2
