@@ -42,6 +42,9 @@ class Changing:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Changing) and self.value == other.value
 
+    def __repr__(self) -> str:
+        return "Changing()"
+
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -53,6 +56,9 @@ class Failing:
 
     def __hash__(self) -> int:
         return 1
+
+    def __repr__(self) -> str:
+        return "Failing()"
 
 
 LIVES = [Live(), Live(), Changing(), Failing(), fsspec.filesystem("memory")]
