@@ -236,7 +236,8 @@ def test_parameters_of_many_datasets(own: Data) -> None:
     ) as ds:
         assert ds.attrs == {"number": 1}
         assert sorted(seen) == own.years
-        np.testing.assert_array_equal(ds["t"], np.concatenate([year(0)["t"], year(1)["t"]]))
+    with pytest.raises(StoreClosedError):  # it was opened in this process, whatever else dask is set to
+        ds["t"].compute(scheduler="threads")
     with open_mfdataset([*own.years, own.url("none.zarr")], errors="ignore") as ds:
         assert ds.sizes["time"] == 8
     assert own.server.wait_for_connections(0) == 0
@@ -551,6 +552,20 @@ def test_bad_arguments(tmp_path: Path) -> None:
         by_engine(ManagedStore("memory://a"))
     with pytest.raises(ArgumentError, match="close_timeout"):
         by_engine("memory://a", close_timeout=-1)
+
+
+@pytest.mark.parametrize("opener", [open_dataset, by_engine])
+def test_secrets_are_in_no_message(own: Data, opener: Opener) -> None:
+    """Neither in a dataset's repr or encoding, nor in what is raised."""
+    root = own.root.replace("http://", "http://user:hunter2@")
+    with opener(f"{root}/0.zarr", storage_options={"headers": {"X-Token": "hunter3"}}) as dataset:
+        assert "hunter" not in f"{dataset!r} {dataset.encoding} {dataset['t'].encoding}"
+    with pytest.raises(StoreClosedError) as caught:
+        dataset["t"].load()
+    assert "hunter" not in str(caught.value)
+    with pytest.raises(FileNotFoundError) as missing:
+        opener(f"{root}/none.zarr")
+    assert "hunter" not in str(missing.value)
 
 
 def test_the_engine_steals_nothing(folder: Path) -> None:
