@@ -101,8 +101,10 @@ class StorePool(Closable):
             As for ``ManagedStore``.
         storage_options : mapping, optional
             Options of the filesystem, laid over those of the pool.
-        read_only, allowed_exceptions
-            As for ``ManagedStore``.
+        read_only : bool, default False
+            Whether to refuse every write.
+        allowed_exceptions : tuple of exception types, optional
+            Exceptions of the filesystem that mean "no such key".
 
         Returns
         -------

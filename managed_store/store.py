@@ -121,8 +121,12 @@ class ManagedFSSpecStore(ClosableStore):
         ----------
         upath : upath.UPath
             A URL with its storage options.
-        read_only, allowed_exceptions, close_timeout
-            As for the class.
+        read_only : bool, default False
+            Whether to refuse every write.
+        allowed_exceptions : tuple of exception types, optional
+            Exceptions of the filesystem that mean "no such key".
+        close_timeout : float, default 5.0
+            Seconds that leaving may take at most.
 
         Returns
         -------
@@ -153,8 +157,12 @@ class ManagedFSSpecStore(ClosableStore):
         ----------
         fsmap : fsspec.mapping.FSMap
             What ``fsspec.get_mapper(url)`` returns.
-        read_only, allowed_exceptions, close_timeout
-            As for the class.
+        read_only : bool, default False
+            Whether to refuse every write.
+        allowed_exceptions : tuple of exception types, optional
+            Exceptions of the filesystem that mean "no such key".
+        close_timeout : float, default 5.0
+            Seconds that leaving may take at most.
 
         Returns
         -------
@@ -189,8 +197,12 @@ class ManagedFSSpecStore(ClosableStore):
             them get twins too, and other live objects, such as a credential, are borrowed.
         path : str
             The root of the store in that filesystem, such as ``"bucket/data.zarr"``.
-        read_only, allowed_exceptions, close_timeout
-            As for the class.
+        read_only : bool, default False
+            Whether to refuse every write.
+        allowed_exceptions : tuple of exception types, optional
+            Exceptions of the filesystem that mean "no such key".
+        close_timeout : float, default 5.0
+            Seconds that leaving may take at most.
 
         Returns
         -------

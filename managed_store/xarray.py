@@ -117,8 +117,12 @@ def open_datatree(
 
     Parameters
     ----------
-    url, storage_options, close_timeout
-        As for `open_dataset`.
+    url : str or path
+        What to open, as for ``ManagedStore``.
+    storage_options : mapping, optional
+        Options of the filesystem.
+    close_timeout : float, default 5.0
+        Seconds that closing may take at most.
     **options
         What else ``xarray.open_datatree`` takes for zarr.
 

@@ -16,7 +16,6 @@ import managed_store
 _NOT_ASKED = {
     "ES01": "a summary may say it all",
     "EX01": "what is used in a moment needs no example",
-    "PR04": "where parameters share a line, their types are in the signature",
     "SA01": "there is a reference, with a search",
 }
 
