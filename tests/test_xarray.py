@@ -225,17 +225,12 @@ def test_parameters_of_many_datasets(own: Data) -> None:
 
     nested = [[each] for each in own.years]
     how: dict[str, Any] = {"data_vars": "minimal", "join": "exact", "compat": "override", "coords": "minimal"}
-    with open_mfdataset(
-        nested,
-        combine="nested",
-        concat_dim=["time", "x"],
-        preprocess=note,
-        attrs_file=own.years[1],
-        parallel=True,
-        **how,
-    ) as ds:
+    how |= {"combine": "nested", "concat_dim": ["time", "x"], "preprocess": note, "attrs_file": own.years[1]}
+    with dask.config.set(scheduler="processes"), open_mfdataset(nested, parallel=True, **how) as ds:
         assert ds.attrs == {"number": 1}
         assert sorted(seen) == own.years
+        both = ds["t"].compute(scheduler="threads")
+        np.testing.assert_array_equal(both, np.concatenate([year(0)["t"], year(1)["t"]]))
     with pytest.raises(StoreClosedError):  # it was opened in this process, whatever else dask is set to
         ds["t"].compute(scheduler="threads")
     with open_mfdataset([*own.years, own.url("none.zarr")], errors="ignore") as ds:
