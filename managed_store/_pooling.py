@@ -1,14 +1,13 @@
 """The sessions of many stores: one filesystem for each recipe and event loop, closed when idle or with the pool.
 
-Like owners, pools need no lock for their state. The one lock is held while an owner is looked up or let go, for
-microseconds, and never by what a finalizer does.
+Like owners, pools need no lock. Whoever uses an owner says so first, and looks afterwards whether it is still the one;
+whoever lets it go takes it out first, and looks afterwards whether somebody uses it: at least one sees the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import weakref
 from dataclasses import dataclass
 
@@ -21,10 +20,7 @@ from managed_store._recipe import Recipe
 from managed_store._sessions import Session
 from managed_store.errors import StoreClosedError
 
-__all__ = ["Pool", "PoolLimits", "SharedOwner", "renew_lock_after_fork"]
-
-# Held while an owner is looked up or let go. Reentrant, for signal handlers.
-_lock = threading.RLock()
+__all__ = ["Pool", "PoolLimits", "SharedOwner"]
 
 
 @dataclass(frozen=True)
@@ -75,14 +71,18 @@ class Pool:
         StoreClosedError
             The pool is closed.
         """
-        with _lock:
-            if self.ended:
-                raise self.closed_error()
+        while True:
             owner = self._owners.get(recipe)
             if owner is None:
                 owner = self._owners[recipe] = SharedOwner(recipe, self)
             owner.handles.add(lease)
-            return owner
+            if self.ended or self._owners.get(recipe) is owner:
+                break
+            owner.handles.discard(lease)
+        if self.ended:
+            owner.handles.discard(lease)
+            raise self.closed_error()
+        return owner
 
     def give_back(self, lease: object, owner: SharedOwner | None) -> list[Session]:
         """A store is closed, by hand; return the sessions that are to be closed with it.
@@ -90,19 +90,18 @@ class Pool:
         There are none while the user has the pool, which keeps them for others. The pool of the process keeps what
         others use; a pool that the user has dropped ends with the last of its stores.
         """
-        with _lock:
-            self.leases.discard(lease)
-            if owner is not None:
-                owner.handles.discard(lease)
-            if self.is_held:
-                return []
-            if not self.closes_unused:
-                return [] if self.leases else self._end()
-            if owner is None or owner.handles:
-                return []
-            if self._owners.get(owner.recipe) is owner:
-                del self._owners[owner.recipe]
-            return owner.end()
+        self.leases.discard(lease)
+        if owner is not None:
+            owner.handles.discard(lease)
+        if self.is_held:
+            return []
+        if not self.closes_unused:
+            return [] if self.leases else self._end()
+        if owner is None or owner.handles:
+            return []
+        if self._owners.get(owner.recipe) is owner:
+            self._owners.pop(owner.recipe, None)
+        return [] if owner.handles else owner.end()
 
     def sessions(self) -> list[Session]:
         """All sessions, the most recently opened first."""
@@ -140,9 +139,7 @@ class Pool:
         await Closing(self.sessions(), Drain.ALL, timeout=timeout, what=self.name).run_async()
 
     def _closing(self, drain: Drain) -> Closing:
-        with _lock:
-            sessions = self._end()
-        return Closing(sessions, drain, timeout=self.limits.close_timeout, what=self.name)
+        return Closing(self._end(), drain, timeout=self.limits.close_timeout, what=self.name)
 
     def _end(self) -> list[Session]:
         self.ended = True
@@ -246,9 +243,3 @@ class SharedOwner(SessionOwner):
     def warn(self) -> None:
         """Warn, once, that the pool was never closed."""
         self._pool.warn()
-
-
-def renew_lock_after_fork() -> None:
-    """In a forked child: another thread of the parent may have held the lock."""
-    global _lock
-    _lock = threading.RLock()

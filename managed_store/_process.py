@@ -14,7 +14,6 @@ from collections.abc import Callable
 from managed_store._closing import Closing
 from managed_store._lifecycle import Drain
 from managed_store._owners import SessionOwner, owners_with_sessions
-from managed_store._pooling import renew_lock_after_fork
 from managed_store._sessions import Session
 
 __all__: list[str] = []
@@ -44,7 +43,6 @@ def _even_if_it_fails(step: Callable[[], None]) -> None:
 
 def _forget_after_fork() -> None:
     """The child drops what it inherited: the connections are the parent's, and their loops run in no thread here."""
-    renew_lock_after_fork()
     for owner in tuple(owners_with_sessions):
         for session in owner.forget_sessions():
             _inherited.append(session)

@@ -273,7 +273,7 @@ with StorePool() as pool, pickle.loads(pickle.dumps(original)) as copy:
 
 
 def test_forks_while_other_threads_look_for_their_sessions(server: FolderServer) -> None:
-    """The lock of the pools may be held by a thread that no child has: no child waits for it."""
+    """Wherever the other threads are in it when a process forks, no child waits for what only they could give."""
     program = """
 original = ManagedStore(URL)
 data = pickle.dumps(original)

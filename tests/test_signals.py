@@ -282,22 +282,34 @@ def test_ctrl_c_twice_in_a_run(hung: FolderServer, program: str) -> None:
 STRUCK = ("-W", "ignore::ResourceWarning", "-W", "ignore:coroutine:RuntimeWarning")
 
 
-def test_ctrl_c_at_every_line_of_closing(good: FolderServer) -> None:
-    """Wherever in this package it strikes, nothing is open a moment after the interrupted store has been dropped."""
-    program = """
+CLOSED_BY = {
+    "a store": "closed = store = ManagedStore(URL)",
+    "a pool": "closed = StorePool(); store = closed.store(URL)",
+}
+
+
+@pytest.mark.parametrize("what", CLOSED_BY)
+def test_ctrl_c_at_every_line_of_closing(good: FolderServer, what: str) -> None:
+    """Wherever in this package it strikes, nothing is open a moment after what was being closed has been dropped."""
+    program = f"""
+    from managed_store import StorePool
     sync(asyncio.sleep(0))
+    def make():
+        {CLOSED_BY[what]}
+        read(store)
+        return closed
     def interrupted(function, number):
         "Call a function; at the `number`th line of this package that it runs, Ctrl-C strikes. Return that line."
         struck = []
         def trace(frame, event, argument):
             nonlocal number
-            if f"{os.sep}managed_store{os.sep}" not in frame.f_code.co_filename:
+            if f"{{os.sep}}managed_store{{os.sep}}" not in frame.f_code.co_filename:
                 return None
             if event == "line":
                 number -= 1
                 if number == 0:
                     sys.settrace(None)
-                    struck.append(f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}")
+                    struck.append(f"{{os.path.basename(frame.f_code.co_filename)}}:{{frame.f_lineno}}")
                     raise KeyboardInterrupt
             return trace
         sys.settrace(trace)
@@ -310,11 +322,10 @@ def test_ctrl_c_at_every_line_of_closing(good: FolderServer) -> None:
         return struck
     left, number = [], 0
     while True:
-        store = ManagedStore(URL)
-        read(store)
+        closed = make()
         number += 1
-        line = interrupted(store.close, number)
-        del store
+        line = interrupted(closed.close, number)
+        del closed
         for _ in range(100):
             if ask().connections == len(left):
                 break
