@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "backends_page", "plain_summary", "printed", "versions_with"]
+__all__ = ["Row", "backends_page", "general", "plain_summary", "printed", "versions_with"]
 
 _PACKAGES = (
     "zarr", "fsspec", "aiohttp", "gcsfs", "grpcio", "s3fs", "aiobotocore", "adlfs", "paramiko", "webdav4",
@@ -103,7 +103,7 @@ def plain_summary(plain: Mapping[str, Any]) -> str:
     """What plain zarr does on one backend, in a line."""
     if not plain:
         return "not run"
-    errors = Counter(_general(each.error) for each in plain.values() if each.error is not None)
+    errors = Counter(general(each.error) for each in plain.values() if each.error is not None)
     left: dict[str, int] = {}
     for each in plain.values():
         for name, count in (each.grown or {}).items():
@@ -133,7 +133,7 @@ def _uses(count: int) -> str:
     return "1 use" if count == 1 else f"{count} uses"
 
 
-def _general(error: str) -> str:
+def general(error: str) -> str:
     """An error in one short line without what is particular to this machine or run."""
     text = _PARTICULARS.sub("…", " ".join(error.split())).replace("|", "/")
     return text if len(text) <= 90 else f"{text[:89]}…"
