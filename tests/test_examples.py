@@ -18,6 +18,9 @@ from tests.servers._process import REPOSITORY_ROOT
 
 EXAMPLES = REPOSITORY_ROOT / "examples"
 
+# Kernels and clusters take their time on a busy machine.
+pytestmark = pytest.mark.timeout(400)
+
 # Runs a notebook in a kernel of its own, and prints what its cells do; an error in a cell is one here.
 NOTEBOOK = """
 import nbclient, nbformat, sys
@@ -59,7 +62,7 @@ def run(*command: str, **environment: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
     )
     errors = [line for line in ended.stderr.splitlines() if NANNY not in line]
     assert (ended.returncode, errors) == (0, []), ended.stdout + ended.stderr

@@ -33,6 +33,9 @@ from tests.servers._process import REPOSITORY_ROOT
 EXPECTED = np.arange(40 * 50 * 60, dtype="f4").reshape(40, 50, 60)
 EXPECTED[0, 0, :2] = [np.nan, np.inf]
 
+# Hundreds of requests take their time on a busy machine.
+pytestmark = pytest.mark.timeout(400)
+
 # What uvicorn says as a matter of course.
 INFO = re.compile(r"INFO: +")
 
