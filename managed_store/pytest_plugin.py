@@ -58,8 +58,7 @@ def leak_check(request: pytest.FixtureRequest) -> LeakCheck:
     Its fixtures are looked at with it, whatever the order in which they are set up. The value is the
     `managed_store.testing.leak_check` that is on: ``leak_check.so_far()`` returns what is open by now.
     """
-    check: LeakCheck = request.node.stash[_CHECKED].check
-    return check
+    return _guard(request.config).check_since(request.node.stash[_CHECKED])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

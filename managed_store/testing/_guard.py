@@ -36,14 +36,6 @@ _Key = tuple[object, ...]
 
 
 @dataclass
-class _Checked:
-    """A test under way."""
-
-    mark: Mark
-    check: leak_check
-
-
-@dataclass
 class Guard:
     """Tells what each test leaves open, and what is left at the end of the session that no test was told of.
 
@@ -77,16 +69,17 @@ class Guard:
             return str(error)
         return None
 
-    def begin_test(self) -> _Checked:
+    def begin_test(self) -> Mark:
         """Begin to check a test, before any of its fixtures is set up."""
-        check = leak_check(on_leak="report", grace=0)
-        check.__enter__()
-        return _Checked(WATCH.mark(), check)
+        return WATCH.mark()
 
-    def end_test(self, item: pytest.Item, checked: _Checked) -> str:
+    def check_since(self, mark: Mark) -> leak_check:
+        """What the fixture `leak_check` gives."""
+        return leak_check._since(mark)
+
+    def end_test(self, item: pytest.Item, mark: Mark) -> str:
         """Say what a test has left open after its fixtures were torn down, or nothing."""
-        checked.check.__exit__(None, None, None)
-        report = self._waiting(lambda: self._of_test(item, checked))
+        report = self._waiting(lambda: self._of_test(item, mark))
         return f"{item.nodeid} has {report}" if report else ""
 
     def end_session(self) -> str:
@@ -101,11 +94,12 @@ class Guard:
         mark = WATCH.mark()
         return lambda: self._of_fixtures.update(map(_key, WATCH.leaks(mark)))
 
-    def _of_test(self, item: pytest.Item, checked: _Checked) -> LeakReport:
-        if self.wrong_marker(item) is not None:
+    def _of_test(self, item: pytest.Item, mark: Mark) -> LeakReport:
+        found = list(WATCH.found(mark))
+        if not found or self.wrong_marker(item) is not None:
             return LeakReport()
         allowed, leaks = _allowed(item), []
-        for leak, thing in WATCH.found(checked.mark):
+        for leak, thing in found:
             if _key(leak) in self._of_fixtures or (thing is not None and self._is_held_by_a_fixture(thing)):
                 continue
             self._told.add(_key(leak))

@@ -114,6 +114,13 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
             return self.report
         return LeakReport(WATCH.leaks(self._mark)).without(*self._ignore)
 
+    @classmethod
+    def _since(cls, mark: Mark) -> leak_check:
+        """One that is on since then, for whom the watch is kept: it is only to be asked."""
+        check = cls(on_leak="report")
+        check._mark = mark
+        return check
+
     def __enter__(self) -> leak_check:
         if self._mark is not None:
             raise ArgumentError("This leak_check is on already: make another for a nested block.")

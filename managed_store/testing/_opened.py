@@ -12,7 +12,7 @@ from managed_store._redaction import redacted
 from managed_store.testing._origins import Origin, frames_of, loop_state, origin_here
 from managed_store.testing._report import Kind, Leak
 
-__all__ = ["Opened", "Record", "number"]
+__all__ = ["Opened", "Record", "nothing_since", "number"]
 
 # How many of those that died last are remembered, until their finalizers have been called.
 _DYING = 200
@@ -24,6 +24,11 @@ _numbers = itertools.count(1)
 def number() -> int:
     """Return a number that is higher than those of all that was opened before, and lower than the later ones."""
     return next(_numbers)
+
+
+def nothing_since(mark: int) -> bool:
+    """Whether nothing at all was noticed since then: all that a test costs that opens nothing. False can be wrong."""
+    return number() == mark + 1
 
 
 @dataclass(slots=True)

@@ -14,16 +14,25 @@ import sys
 import sysconfig
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, TypeAlias
 
 from managed_store.testing._report import Frame, LoopState
 
-__all__ = ["Origin", "frames_of", "loop_state", "origin_here", "stack_here", "started_from", "submitted_from"]
+__all__ = [
+    "Origin",
+    "RawFrame",
+    "frames_of",
+    "loop_state",
+    "origin_here",
+    "stack_here",
+    "started_from",
+    "submitted_from",
+]
 
 # Code that runs, and the instruction in it: the line is worked out only for what is reported.
 RawFrame: TypeAlias = "tuple[CodeType, int]"
@@ -33,6 +42,9 @@ submitted_from: ContextVar[tuple[RawFrame, ...]] = ContextVar("managed_store.tes
 
 # Where threads were started: for what a thread of a library opens, should nobody have submitted it.
 started_from: weakref.WeakKeyDictionary[threading.Thread, tuple[RawFrame, ...]] = weakref.WeakKeyDictionary()
+
+# Who made a task: `TaskDetector` knows, also where the task was given a context of its own.
+submitter_of: Callable[[Any], tuple[RawFrame, ...]] = lambda task: ()  # noqa: E731  # replaced while a check is on
 
 _OWN = os.path.dirname(__file__)
 _LIBRARIES = tuple(
@@ -46,8 +58,11 @@ _LIBRARIES = tuple(
 # Where an event loop calls what is its turn; below it is the loop, not who asked for the call.
 _TURN = asyncio.Handle._run.__code__
 
-# Frames that are kept of one stack, and of a stack with those that it was submitted from.
-_DEEPEST, _LONGEST = 80, 120
+# Frames of libraries that are walked through below the user's, and at all; frames that are kept of a whole stack.
+_BEYOND, _DEEPEST, _LONGEST = 8, 100, 150
+
+# Whether a file is a library's: asked for every frame.
+_library: dict[str, bool] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +81,37 @@ def origin_here() -> Origin:
 
 
 def stack_here(loop: asyncio.AbstractEventLoop | None) -> tuple[RawFrame, ...]:
-    """Return the code that is running, innermost first, and where it was submitted from if it is not the user's own."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(_OWN) and frame.f_back is not None:
+    """Return the code that is running, innermost first, and where it was submitted from if it is not the user's own.
+
+    This is on the way of every task and socket, so it walks no farther than it must: to the turn of the loop where it
+    is known who submitted what runs in it, else until the user's own code is a good way behind.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
         frame = frame.f_back
-    outermost = _frame_of_the_task(loop)
+    task = None if loop is None else asyncio.current_task(loop)
+    outermost = None if task is None else getattr(task.get_coro(), "cr_frame", None)  # uvloop's turns leave no frame
+    submitted = (() if task is None else submitter_of(task)) or submitted_from.get()
     found: list[RawFrame] = []
-    turn = None  # how many frames there were up to the turn of the loop
-    while frame is not None and len(found) < _DEEPEST:
-        if frame.f_code is _TURN and turn is None:
-            turn = len(found)
-        found.append((frame.f_code, frame.f_lasti))
-        if frame is outermost and turn is None:
-            turn = len(found)
-        frame = frame.f_back  # type: ignore[assignment]
-    submitted = submitted_from.get()
-    if turn is not None and submitted:
-        del found[turn:]
-    if submitted and not _any_of_the_user(found):
-        found.extend(submitted)
-    elif not _any_of_the_user(found):
-        found.extend(started_from.get(threading.current_thread(), ()))
+    library, of_user = _library, False
+    beyond = 0  # frames of libraries since the last one of the user's
+    while frame is not None:
+        code = frame.f_code
+        if code is _TURN and submitted:
+            break
+        found.append((code, frame.f_lasti))
+        name = code.co_filename
+        if library[name] if name in library else _is_library(name):
+            beyond += 1
+            if beyond > _BEYOND and (of_user or beyond > _DEEPEST):
+                break
+        else:
+            of_user, beyond = True, 0
+        if frame is outermost and submitted:
+            break
+        frame = frame.f_back
+    if not of_user:
+        found.extend(submitted or started_from.get(threading.current_thread(), ()))
     if len(found) > _LONGEST:
         del found[_LONGEST // 2 : -_LONGEST // 2]
     return tuple(found)
@@ -108,27 +133,14 @@ def loop_state(loop: asyncio.AbstractEventLoop | None) -> LoopState:
     return "running" if loop.is_running() else "paused"
 
 
-def _frame_of_the_task(loop: asyncio.AbstractEventLoop | None) -> Any:
-    """The outermost frame of the running task: uvloop's turns leave no frame."""
-    task = None if loop is None else asyncio.current_task(loop)
-    coroutine: Any = None if task is None else task.get_coro()
-    return getattr(coroutine, "cr_frame", None)
-
-
 def _line(code: CodeType, instruction: int) -> int:
     position = next(itertools.islice(code.co_positions(), max(instruction, 0) // 2, None), (None,))
     return position[0] or code.co_firstlineno
 
 
-def _any_of_the_user(raw: Iterable[RawFrame]) -> bool:
-    return any(not _is_library(code.co_filename) for code, _ in raw)
-
-
-def _is_library(filename: str, known: dict[str, bool] = {}) -> bool:  # noqa: B006  # a cache, on the way of every task
-    answer = known.get(filename)
-    if answer is None:
-        parts = filename.replace("\\", "/")
-        answer = known[filename] = (
-            filename.startswith(_LIBRARIES) or "/site-packages/" in parts or "/dist-packages/" in parts
-        )
+def _is_library(filename: str) -> bool:
+    parts = filename.replace("\\", "/")
+    answer = _library[filename] = (
+        filename.startswith(_LIBRARIES) or "/site-packages/" in parts or "/dist-packages/" in parts
+    )
     return answer

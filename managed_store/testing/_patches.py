@@ -46,7 +46,7 @@ class Patches:
     """Every change that was made, so that it can be undone."""
 
     def __init__(self) -> None:
-        self._done: list[tuple[type, str, Any, Any]] = []
+        self._done: list[tuple[type | ModuleType, str, Any, Any]] = []
         self._finder = _Finder()
 
     def replace(self, owner: type, name: str, replacing: Callable[[Any], Any]) -> None:
@@ -55,6 +55,11 @@ class Patches:
         replacement = replacing(original)
         self._done.append((owner, name, vars(owner).get(name, _NOTHING), replacement))
         setattr(owner, name, replacement)
+
+    def set(self, module: ModuleType, name: str, value: Any) -> None:
+        """Put a value in the place of one of a module."""
+        self._done.append((module, name, vars(module)[name], value))
+        setattr(module, name, value)
 
     def notice(self, owner: type, name: str, note: Callable[[Any], object]) -> None:
         """Call `note` with each instance whose method `name` is about to be called."""

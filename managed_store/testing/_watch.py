@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from managed_store.testing._detectors import DETECTORS, Detector, Found
+from managed_store.testing._opened import nothing_since, number
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
@@ -20,6 +21,7 @@ class Mark:
     """The moment that a check began, as each detector remembers it."""
 
     process: int
+    number: int
     of_each: tuple[Any, ...]
 
 
@@ -48,12 +50,16 @@ class Watch:
 
     def mark(self) -> Mark:
         """Return the present moment."""
-        return Mark(os.getpid(), tuple(detector.mark() for detector in self._detectors))
+        now = number()
+        return Mark(os.getpid(), now, tuple([detector.mark(now) for detector in self._detectors]))
 
     def found(self, mark: Mark) -> Iterator[Found]:
         """What was opened after `mark` and is open. A forked child has inherited all of it, and opened none."""
-        if os.getpid() == mark.process:
-            for detector, each in zip(self._detectors, mark.of_each, strict=True):
+        if os.getpid() != mark.process:
+            return
+        quiet = nothing_since(mark.number)
+        for detector, each in zip(self._detectors, mark.of_each, strict=True):
+            if detector.below_python or not quiet:
                 yield from detector.leaks(each)
 
     def leaks(self, mark: Mark) -> tuple[Leak, ...]:

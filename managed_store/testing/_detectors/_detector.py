@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
-from managed_store.testing._opened import Opened, number
+from managed_store.testing._opened import Opened
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
@@ -18,6 +18,9 @@ Found: TypeAlias = "tuple[Leak, Any]"
 class Detector:
     """Finds one kind of thing that was opened and is open. One serves all checks of the process at a time."""
 
+    # Whether it finds what was never noticed to be opened.
+    below_python: ClassVar[bool] = False
+
     def __init__(self) -> None:
         self.opened = Opened()
 
@@ -25,9 +28,9 @@ class Detector:
         """Have it noticed from now on when such a thing is opened."""
         raise NotImplementedError
 
-    def mark(self) -> Any:
-        """Return what `leaks` must be given to tell what was opened from now on."""
-        return number()
+    def mark(self, now: int) -> Any:
+        """Return what `leaks` must be given to tell what was opened from now on. `now` is a number of `Opened`."""
+        return now
 
     def leaks(self, mark: Any) -> Iterator[Found]:
         """What was opened since then and is open."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from managed_store.testing._detectors._detector import Detector, Found
-from managed_store.testing._opened import Record, number
+from managed_store.testing._opened import Record
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
@@ -21,8 +21,8 @@ __all__ = ["SocketDetector", "connections"]
 # The descriptors of this process, on Linux; Python's own sockets are all that is known elsewhere.
 _DESCRIPTORS = "/proc/self/fd"
 
-# What opens sockets below Python. Where none of it is loaded, a count of descriptors that has not changed tells that
-# no socket was opened but by Python, which is noticed.
+# What opens sockets below Python. Where none of it is loaded, and there are as many descriptors as before, no socket
+# was opened but by Python, which is noticed.
 _BELOW_PYTHON = ("grpc", "uvloop", "pycurl", "psycopg_c", "psycopg2", "zmq", "obstore")
 
 # Who keeps sockets for the whole process: a loop its own pair, which goes with it, and gRPC that of its poller.
@@ -31,32 +31,37 @@ _PAIR_OF_GRPC = f"{os.sep}grpc{os.sep}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _Seen:
+    """The sockets of one moment: descriptor → inode."""
+
     number: int
+    descriptors: int
     sockets: dict[int, int]
 
 
 class SocketDetector(Detector):
     """Every socket whose inode was not there before."""
 
+    below_python = True
+
     def __init__(self) -> None:
         super().__init__()
-        self._seen: tuple[int, dict[int, int]] | None = None  # how many descriptors there were, and the sockets
-        self._noted = False  # whether Python has made one since
+        self._seen: _Seen | None = None
 
     def install(self, patches: Patches) -> None:
-        patches.notice(socket.socket, "__init__", self._note)
+        patches.notice(socket.socket, "__init__", self.opened.note)
 
-    def mark(self) -> _Mark:
-        return _Mark(number(), self._sockets())
+    def mark(self, now: int) -> _Seen:
+        if self._seen is None or self._may_have_opened(self._seen):
+            self._seen = _Seen(now, _count_of_descriptors(), _open_sockets())
+        return _Seen(now, self._seen.descriptors, self._seen.sockets)
 
-    def leaks(self, mark: _Mark) -> Iterator[Found]:
-        now = self._sockets()
-        if now is mark.sockets and os.path.isdir(_DESCRIPTORS):
+    def leaks(self, mark: _Seen) -> Iterator[Found]:
+        if not self._may_have_opened(mark):
             return
         records = {each.fileno(): record for record, each in self.opened.since(mark.number) if each.fileno() != -1}
         known = set(mark.sockets.values())
-        new = [descriptor for descriptor, inode in now.items() if inode not in known]
+        new = [descriptor for descriptor, inode in _open_sockets().items() if inode not in known]
         for descriptor in new if os.path.isdir(_DESCRIPTORS) else records:
             record_of_it = records.get(descriptor)
             ends = _ends(descriptor)
@@ -67,18 +72,19 @@ class SocketDetector(Detector):
             elif not _is_of_others(record_of_it, ends):
                 yield record_of_it.leak("socket", ends), record_of_it.reference()
 
-    def _note(self, made: socket.socket) -> None:
-        self._noted = True
-        self.opened.note(made)
-
-    def _sockets(self) -> dict[int, int]:
-        """The sockets that are open; the very same dictionary as the last time, if nothing has been opened since."""
+    def _may_have_opened(self, seen: _Seen) -> bool:
+        """Whether a socket may be open that was not then: looking at all descriptors takes longer than a small test."""
+        if any(name in sys.modules for name in _BELOW_PYTHON):
+            return True
         count = _count_of_descriptors()
-        unchanged = self._seen is not None and count and count == self._seen[0] and not self._noted
-        if self._seen is None or not unchanged or any(name in sys.modules for name in _BELOW_PYTHON):
-            self._noted = False
-            self._seen = (count, _open_sockets())
-        return self._seen[1]
+        if not count or count != seen.descriptors:
+            return True
+        return any(each.fileno() != -1 for _, each in self.opened.since(seen.number))
+
+
+def connections() -> int:
+    """How many sockets of this process are connected over a network, or to this machine itself."""
+    return sum(" to " in (_ends(descriptor) or "") for descriptor in _open_sockets())
 
 
 def _open_sockets() -> dict[int, int]:
@@ -96,11 +102,6 @@ def _open_sockets() -> dict[int, int]:
         if stat.S_ISSOCK(status.st_mode):
             found[int(name)] = status.st_ino
     return found
-
-
-def connections() -> int:
-    """How many sockets of this process are connected over a network, or to this machine itself."""
-    return sum(" to " in (_ends(descriptor) or "") for descriptor in _open_sockets())
 
 
 def _count_of_descriptors() -> int:

@@ -7,11 +7,13 @@ import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from types import ModuleType
 from typing import Any
 
+from managed_store.testing import _origins
 from managed_store.testing._detectors._detector import Detector, Found
-from managed_store.testing._origins import Origin, stack_here, submitted_from
+from managed_store.testing._origins import Origin, RawFrame, stack_here, submitted_from
 from managed_store.testing._patches import Patches
 
 __all__ = ["TaskDetector"]
@@ -21,6 +23,7 @@ class TaskDetector(Detector):
     """Every task that is not done. A loop's `create_task` and `call_soon_threadsafe` hand the stack on."""
 
     def install(self, patches: Patches) -> None:
+        patches.set(_origins, "submitter_of", self._submitter_of)
         self._patch(patches, asyncio.BaseEventLoop)
         patches.when_imported("uvloop", lambda module: self._patch(patches, _loop_of(module)))
 
@@ -34,11 +37,17 @@ class TaskDetector(Detector):
         patches.replace(loop_class, "create_task", self._creating)
         patches.replace(loop_class, "call_soon_threadsafe", _submitting)
 
+    def _submitter_of(self, task: Any) -> tuple[RawFrame, ...]:
+        record = self.opened.get(task)
+        return () if record is None else record.origin.frames
+
     def _creating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def create_task(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> Any:
             stack = stack_here(asyncio._get_running_loop())
             before = submitted_from.set(stack)
+            if kwargs.get("context") is not None:  # that of asyncio.run, for all that is called from its main task
+                _set_in(kwargs["context"], stack)
             try:
                 task = original(loop, *args, **kwargs)
             finally:
@@ -59,6 +68,13 @@ def _submitting(original: Callable[..., Any]) -> Callable[..., Any]:
             submitted_from.reset(before)
 
     return call_soon_threadsafe
+
+
+def _set_in(context: Context, stack: tuple[RawFrame, ...]) -> None:
+    try:
+        context.run(submitted_from.set, stack)
+    except RuntimeError:  # it is the one that is running here or on another thread: what it has stays
+        pass
 
 
 def _loop_of(uvloop: ModuleType) -> type:
