@@ -190,18 +190,19 @@ def leave(
     close_timeout: float,
     opened_before: bool = True,
     error: BaseException | None = None,
+    further: float = _FURTHER,
 ) -> Left:
     """Open a store, let the fault begin, begin the uses, and leave the store while they are in flight.
 
     `opened_before` says whether a first read has gone well, so that there is a connection in the pool. `error` is what
-    the body raises.
+    the body raises, and `further` for how many seconds the requests are left alone once they are in flight.
     """
     store = behind.store(close_timeout=close_timeout)
     before: list[Use] = [read] if opened_before else []
     if how == "async":
-        left = asyncio.run(_leave_asynchronously(store, behind.proxy, fault, before, uses, error))
+        left = asyncio.run(_leave_asynchronously(store, behind.proxy, fault, before, uses, error, further))
     else:
-        left = _leave_synchronously(store, behind.proxy, fault, before, uses, error)
+        left = _leave_synchronously(store, behind.proxy, fault, before, uses, error, further)
     if fault != "vanish":  # with its buffers full, it does not even hear that a client has closed
         left.connections = behind.proxy.wait_for_connections(0)
     return left
@@ -214,6 +215,7 @@ def _leave_synchronously(
     before: Sequence[Use],
     uses: Sequence[Use],
     error: BaseException | None,
+    further: float,
 ) -> Left:
     answers: list[object] = []
 
@@ -237,7 +239,7 @@ def _leave_synchronously(
                 thread.start()
             for _ in _until_in_flight(store, uses, answers):
                 time.sleep(0.005)
-            time.sleep(_FURTHER)
+            time.sleep(further)
             watch = Stopwatch()
             if error is not None:
                 raise error
@@ -258,6 +260,7 @@ async def _leave_asynchronously(
     before: Sequence[Use],
     uses: Sequence[Use],
     error: BaseException | None,
+    further: float,
 ) -> Left:
     async def answer(use: Use) -> None:
         try:
@@ -278,7 +281,7 @@ async def _leave_asynchronously(
             tasks += [asyncio.create_task(answer(use)) for use in uses]
             for _ in _until_in_flight(store, uses, answers):
                 await asyncio.sleep(0.005)
-            await asyncio.sleep(_FURTHER)
+            await asyncio.sleep(further)
             watch = Stopwatch()
             if error is not None:
                 raise error

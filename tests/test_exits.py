@@ -33,6 +33,20 @@ def slow_server() -> Iterator[FolderServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def hung_server() -> Iterator[FolderServer]:
+    """A server that never answers."""
+    with http_server(latency=3600) as server:
+        yield server
+
+
+@pytest.fixture
+def hung(hung_server: FolderServer) -> Iterator[FolderServer]:
+    """The same; after the test it must see no connection."""
+    yield hung_server
+    assert hung_server.wait_for_connections(0) == 0
+
+
 @pytest.fixture
 def server(slow_server: FolderServer, caplog: pytest.LogCaptureFixture) -> Iterator[FolderServer]:
     """The same; after the test it must see no connection, and nothing must have been logged."""
@@ -46,6 +60,12 @@ async def get(store: ManagedStore) -> bytes:
     value = await store.get(KEY, PROTOTYPE)
     assert value is not None
     return value.to_bytes()
+
+
+async def in_flight(store: ManagedStore) -> None:
+    """Wait until a request of the store is in flight."""
+    while not store.statistics().requests_in_flight:
+        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(3), StoreClosedError("their own")])
@@ -192,16 +212,17 @@ async def test_a_cancellation_while_leaving_keeps_the_exception_of_the_body(serv
     assert store.statistics().loops == 0
 
 
-async def test_a_timeout_around_the_block(server: FolderServer) -> None:
+async def test_a_timeout_around_the_block(hung: FolderServer) -> None:
     """`asyncio.timeout` around the block is a TimeoutError, whether it strikes in the body or while leaving."""
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1), ManagedStore(server.url) as in_body:
+        async with asyncio.timeout(0.1), ManagedStore(hung.url) as in_body:
             await asyncio.gather(get(in_body), get(in_body))
     assert in_body.statistics().loops == 0
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2), ManagedStore(server.url) as while_leaving:
+        async with asyncio.timeout(None) as timeout, ManagedStore(hung.url) as while_leaving:
             reading = asyncio.create_task(get(while_leaving))
-            await asyncio.sleep(0.1)
+            await in_flight(while_leaving)
+            timeout.reschedule(asyncio.get_running_loop().time() + 0.1)
     assert while_leaving.statistics().loops == 0
     with pytest.raises(StoreClosedError, match="before the answer"):  # whoever is cancelled waits for no read
         await reading
@@ -210,17 +231,18 @@ async def test_a_timeout_around_the_block(server: FolderServer) -> None:
     assert task.cancelling() == 0
 
 
-async def test_an_anyio_cancel_scope_around_the_block(server: FolderServer) -> None:
+async def test_an_anyio_cancel_scope_around_the_block(hung: FolderServer) -> None:
     """anyio cancels again and again until the scope is left: closing is bounded, complete, and ends in the scope."""
     with anyio.move_on_after(0.1) as in_body:
-        async with ManagedStore(server.url) as first:
+        async with ManagedStore(hung.url) as first:
             await get(first)
     assert in_body.cancelled_caught
     assert first.statistics().loops == 0
-    with anyio.move_on_after(0.2) as while_leaving:
-        async with ManagedStore(server.url) as second:
+    with anyio.CancelScope() as while_leaving:
+        async with ManagedStore(hung.url) as second:
             reading = asyncio.create_task(get(second))
-            await asyncio.sleep(0.1)
+            await in_flight(second)
+            while_leaving.deadline = anyio.current_time() + 0.1
     assert while_leaving.cancelled_caught
     assert second.statistics().loops == 0
     with pytest.raises(StoreClosedError, match="before the answer"):

@@ -11,7 +11,7 @@ from tests.programs import CONTENT, KEY, Ended, run, running
 from tests.servers import FolderServer, http_server
 
 # What an answer to Ctrl-C may take in all, in seconds: most of it is the interpreter's own exit, on a busy machine.
-AT_ONCE = 5.0
+AT_ONCE = 12.0
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,9 @@ def test_closing_again_after_ctrl_c_waits_for_a_loop_that_is_busy(good: FolderSe
         time.sleep(0.1)
         if turns:
             loop[0].call_soon(be_busy, turns - 1)
+        else:
+            done.set()
+    done = threading.Event()
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     store = ManagedStore(URL)
     read(store)
@@ -194,6 +197,7 @@ def test_closing_again_after_ctrl_c_waits_for_a_loop_that_is_busy(good: FolderSe
         say("struck")
     store.close()
     say(store.statistics().loops, Footprint.now().sockets)
+    done.wait()  # zarr's own exit gives its loop little time
     """
     ended = run(program, good)
     assert (ended.output, *ended.quietly) == ("struck\n0 0\n", 0, "")

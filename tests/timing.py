@@ -21,7 +21,10 @@ class Stopwatch:
         self._started = time.monotonic()
 
     def took(self) -> float:
-        """Seconds since then, but for those in which threads of this process waited for a processor."""
+        """Seconds since then, but for those in which threads of this process waited for a processor.
+
+        Where several waited at a time it is too little, never too much: on a machine that is not busy none of them do.
+        """
         return time.monotonic() - self._started - max(0.0, _waited_for_a_processor() - self._waited)
 
 
