@@ -7,6 +7,7 @@ whoever lets it go takes it out first, and looks afterwards whether somebody use
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import weakref
 from dataclasses import dataclass
@@ -62,6 +63,9 @@ class Pool:
         self.opened = self.closed = self.forced = 0
         self._never_closed = NeverClosed(made_at)
         self._owners: weakref.WeakValueDictionary[Recipe, SharedOwner] = weakref.WeakValueDictionary()
+        # Also those that another thread's took the place of, when both were made at once: by number.
+        self._every_owner: weakref.WeakValueDictionary[int, SharedOwner] = weakref.WeakValueDictionary()
+        self._numbers = itertools.count()
 
     def owner(self, recipe: Recipe, lease: object) -> SharedOwner:
         """The owner of the sessions of a recipe; `lease` is one more that uses them.
@@ -74,7 +78,8 @@ class Pool:
         while True:
             owner = self._owners.get(recipe)
             if owner is None:
-                owner = self._owners[recipe] = SharedOwner(recipe, self)
+                owner = SharedOwner(recipe, self)
+                self._every_owner[next(self._numbers)] = self._owners[recipe] = owner
             owner.handles.add(lease)
             if self.ended or self._owners.get(recipe) is owner:
                 break
@@ -205,7 +210,7 @@ class Pool:
         )
 
     def _all_owners(self) -> list[SharedOwner]:
-        owners = (reference() for reference in self._owners.valuerefs())
+        owners = (reference() for reference in self._every_owner.valuerefs())
         return [owner for owner in owners if owner is not None]
 
 

@@ -24,6 +24,7 @@ from zarr.core.sync import sync
 from managed_store import ManagedStore, StoreClosedError, StoreCloseError, StorePool, register_closer
 from managed_store._closers import _registry as registry
 from managed_store._closers.http import HttpCloser
+from managed_store._pooling import SharedOwner
 from tests.driven_loops import PausedLoop, ThreadLoop
 from tests.footprint import NOTHING, Footprint
 from tests.servers import FolderServer, http_server
@@ -347,3 +348,28 @@ def test_what_is_closed_is_not_kept(server: FolderServer) -> None:
     gc.collect()
     assert reference() is None
     assert [each() for each in sessions] == [None]
+
+
+def test_two_threads_that_make_an_owner_at_once(server: FolderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One overtakes the other while that makes the owner of the sessions of both: the pool closes what either opens."""
+    second, made = threading.Event(), []
+
+    class Overtaken(SharedOwner):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+            if len(made) == 1:
+                assert second.wait(10)
+
+    monkeypatch.setattr("managed_store._pooling.SharedOwner", Overtaken)
+    with StorePool() as pool, ThreadPoolExecutor(1) as executor:
+        stores = [pool.store(server.url) for _ in range(2)]
+        first = executor.submit(asyncio.run, get(stores[0]))
+        while not made:
+            time.sleep(0.001)
+        sync(get(stores[1]))
+        second.set()
+        first.result()
+        assert len(made) == 2
+        assert server.connections() == pool.statistics().filesystems == 1
+    assert server.wait_for_connections(0) == 0
