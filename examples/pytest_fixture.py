@@ -1,6 +1,7 @@
 """A pytest fixture: one pool for the whole run, so that no test pays for a session and none is left open.
 
-``python -m pytest examples/pytest_fixture.py``; the variable ``ARRAY_URL`` leads it to an array of yours.
+Copy it and ``_demo_data.py`` into a suite of yours, with pytest-asyncio, and run it by ``python -m pytest``; the
+variable ``ARRAY_URL`` leads it to an array of yours.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def test_it_has_values(store: ManagedStore) -> None:
     assert array[0].size > 0
 
 
+@pytest.mark.asyncio
 async def test_an_asynchronous_test_has_a_session_on_its_own_loop(store: ManagedStore) -> None:
-    """Needs pytest-asyncio or anyio's plugin. The session ends with the loop of the test."""
+    """The session ends with the loop of the test."""
     array = await zarr.api.asynchronous.open_array(store=store, mode="r")
     assert (await array.getitem(0)).size > 0
 

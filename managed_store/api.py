@@ -85,6 +85,25 @@ class Opening(Closable, Generic[S, A]):
     def __repr__(self) -> str:
         return f"<{self._name} of {self._store!r}>"
 
+    # For whoever takes it for the group or array itself; type checkers say so already.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            raise AttributeError(f"{self._misused} It has no attribute {name!r}.")
+
+        def __getitem__(self, key: Any) -> Any:
+            raise TypeError(self._misused)
+
+        def __await__(self) -> Any:
+            raise TypeError(self._misused)
+
+        @property
+        def _misused(self) -> str:
+            name = self.__dict__.get("_name", "open_group")
+            return f"{name}() opens nothing by itself: use `with {name}(...) as opened:`, or `async with`."
+
 
 def open_group(
     url: str | PathLike[str],

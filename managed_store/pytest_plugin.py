@@ -21,7 +21,7 @@ _BROADER: pytest.StashKey[dict[int, pytest.FixtureDef[Any]]] = pytest.StashKey()
 _CHECKED: pytest.StashKey[Any] = pytest.StashKey()
 _FAILED: pytest.StashKey[bool] = pytest.StashKey()
 
-_HELP = "fail each test that leaves a session, connector, client, channel, socket, thread or task open"
+_HELP = "fail each test that leaves a session, client, channel, filesystem, event loop, socket, thread or task open"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

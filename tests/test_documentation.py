@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import managed_store
 import managed_store.errors
@@ -32,6 +33,13 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(managed_store.__path__, "managed_store.")
     if not module.name.endswith("__main__")
 )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_memory() -> None:
+    """A reader begins with an empty ``memory://``, whatever other tests have put there."""
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
 # The pages whose URLs lead to a cloud, or to a host that there is not: variables of the environment lead them to a

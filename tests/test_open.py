@@ -345,6 +345,17 @@ def test_bad_arguments_are_refused_by_the_call(function: Callable[..., Any]) -> 
         function("memory://a", "r")
 
 
+async def test_what_is_not_entered_says_so() -> None:
+    """Whoever takes it for the group itself is told to use a block."""
+    opening: Any = open_group("memory://not-entered.zarr")
+    with pytest.raises(AttributeError, match=r"open_group\(\) opens nothing by itself: use `with .*'attrs'"):
+        opening.attrs  # noqa: B018
+    with pytest.raises(TypeError, match=r"open_group\(\) opens nothing by itself: use `with"):
+        opening["a"]
+    with pytest.raises(TypeError, match=r"or `async with`"):
+        await opening
+
+
 def test_a_group_takes_no_parameters_of_an_array() -> None:
     """`shape` is for arrays; and for both, whatever else zarr's own function knows."""
     with pytest.raises(ArgumentTypeError, match="open_group\\(\\) has no parameter 'shape'"):

@@ -132,6 +132,7 @@ def test_a_closer_may_be_any_function() -> None:
             r"closer must be a subclass of managed_store.Closer, or a function .* NoneTy",
         ),
         ("myfs", "closer", ArgumentTypeError, r"closer must be .* got str"),
+        ("myfs", object, ArgumentTypeError, r"closer must be .* got the class object"),
     ],
 )
 def test_bad_input(name: Any, closer: Any, error: type[Exception], message: str) -> None:

