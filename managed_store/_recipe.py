@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from fsspec.registry import known_implementations
@@ -40,6 +42,9 @@ _ALWAYS = {"asynchronous": True, "skip_instance_cache": True}
 
 # Types of options whose values a hash may look at.
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+
+# Plain mappings by other names: kept as they are, they could change after a session was opened with what they said.
+_DICTS = frozenset({dict, OrderedDict, defaultdict, MappingProxyType})
 
 _FILE_CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
 
@@ -229,7 +234,7 @@ def _each_string_once(value: Any, strings: dict[str, str]) -> Any:
     So equal recipes have equal pickles and dask tokens. The strings are not interned: Python 3.12 keeps those for
     ever, and these may be secrets that are rotated.
     """
-    if type(value) is dict:
+    if type(value) in _DICTS:
         names = sorted(value) if all(type(name) is str for name in value) else value
         return {_each_string_once(name, strings): _each_string_once(value[name], strings) for name in names}
     if type(value) in (list, tuple, set):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import fsspec
@@ -174,6 +177,22 @@ def test_an_option_that_is_changed_afterwards_stays_what_it_was() -> None:
         assert pool.store(URL).fs is before.fs
         assert pool.store(URL, storage_options={"client_kwargs": original}).fs is before.fs
         assert pool.store(URL, storage_options={"client_kwargs": headers}).fs is not before.fs
+
+
+@pytest.mark.parametrize("mapping", [OrderedDict, lambda headers: defaultdict(str, headers), MappingProxyType])
+def test_another_kind_of_mapping_is_copied_too(mapping: Callable[[dict[str, str]], Any]) -> None:
+    """A secret that is rotated in it: the session that was opened with the old one is not for the new one."""
+    headers = {"Authorization": "one"}
+    given = mapping(headers)
+    with StorePool() as pool:
+        before = pool.store(URL, storage_options={"client_kwargs": {"headers": given}})
+        original = {"Authorization": "one"}
+        _ = before.fs
+        (headers if isinstance(given, MappingProxyType) else given)["Authorization"] = "two"
+        assert pool.store(URL, storage_options={"client_kwargs": {"headers": original}}).fs is before.fs
+        assert pool.store(URL, storage_options={"client_kwargs": {"headers": given}}).fs is not before.fs
+        two = pool.store(URL, storage_options={"client_kwargs": {"headers": {"Authorization": "two"}}})
+        assert two.fs is not before.fs
 
 
 def test_options_of_a_store_are_laid_over_those_of_the_pool() -> None:
