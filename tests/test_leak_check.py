@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import fsspec
@@ -358,6 +359,23 @@ def test_the_warnings_of_the_program_stay_as_they_are() -> None:
 
     assert without_addresses(checked.stderr) == without_addresses(plain.stderr)
     assert checked.stdout.split()[1] == plain.stdout.split()[1]
+
+
+def test_a_mock_of_what_is_watched() -> None:
+    """A test that puts mocks in its place finds the same signatures as without a check."""
+
+    def start_two() -> None:
+        with mock.patch("threading.Thread", autospec=True) as threads:
+            threading.Thread(target=int).start()
+            threads.return_value.start.assert_called_once_with()
+        with mock.patch.object(threading.Thread, "start", autospec=True) as start:
+            thread = threading.Thread(target=int)
+            thread.start()
+            start.assert_called_once_with(thread)
+
+    start_two()
+    with leak_check():
+        start_two()
 
 
 def test_bad_arguments() -> None:
