@@ -6,6 +6,7 @@ asked here is what is open then.
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import io
 import os
@@ -111,7 +112,7 @@ def module_program(name: str) -> Program:
 def run(program: Program, arguments: Sequence[str]) -> Ended:
     """Run a program as the main module until main has ended, however it does."""
     main = ModuleType("__main__")
-    main.__dict__["__builtins__"] = __builtins__
+    main.__dict__["__builtins__"] = builtins  # the module: elsewhere than in the main module it is its dictionary
     sys.modules["__main__"] = main
     sys.argv = [program.name, *arguments]
     code: CodeType | None = None

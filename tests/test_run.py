@@ -99,6 +99,12 @@ def test_a_clean_program(http: FolderServer, tmp_path: Path) -> None:
     assert said[-2] == "exit hooks run"
 
 
+def test_the_builtins_of_the_main_module(tmp_path: Path) -> None:
+    """Python has given it the module, not its dictionary: programs look names up in it, and add some."""
+    written(tmp_path / "looks.py", "print(__builtins__.len('abc'), __builtins__.__name__)\n")
+    assert run("looks.py", folder=tmp_path).stdout == python("looks.py", folder=tmp_path).stdout == "3 builtins\n"
+
+
 def test_it_is_looked_at_before_exit_hooks_close_anything(tmp_path: Path) -> None:
     """What an exit hook closes was left open by the program."""
     written(tmp_path / "late.py", OPENS + "import atexit\natexit.register(left.close)\n")
