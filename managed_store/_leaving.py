@@ -6,6 +6,7 @@ import asyncio
 from types import TracebackType
 
 from managed_store._lifecycle import Drain
+from managed_store._notes import note_on
 
 __all__ = ["Closable"]
 
@@ -30,7 +31,7 @@ class Closable:
         except Exception as error:
             if exc_value is None:
                 raise
-            exc_value.add_note(f"While leaving the block: {error}")
+            note_on(exc_value, f"While leaving the block: {error}")
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
@@ -41,8 +42,8 @@ class Closable:
         except asyncio.CancelledError:
             if exc_value is None:
                 raise
-            exc_value.add_note("While leaving the block, its task was cancelled.")
+            note_on(exc_value, "While leaving the block, its task was cancelled.")
         except Exception as error:
             if exc_value is None:
                 raise
-            exc_value.add_note(f"While leaving the block: {error}")
+            note_on(exc_value, f"While leaving the block: {error}")

@@ -44,6 +44,7 @@ FLOORS = [
         "_failures",
         "_observing",
         "_never_closed",
+        "_notes",
         "_descriptors",
     },
     {"errors"},

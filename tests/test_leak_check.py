@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -190,6 +191,43 @@ def test_the_error_of_the_block_goes_first(error: type[BaseException]) -> None:
         assert kinds(check.report) == {"socket"}
     for each in left:
         each.close()
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """One that takes no note."""
+
+    code: int
+
+
+def test_an_error_that_takes_no_note_comes_out_as_it_is() -> None:
+    with pytest.raises(FrozenError), leak_check(grace=0):
+        left = socket.socket()
+        raise FrozenError(1)
+    left.close()
+
+
+async def test_what_ignores_leaks_may_fail() -> None:
+    """That is raised, but not in place of an error of the block."""
+
+    def broken(leak: Leak) -> bool:
+        raise LookupError(leak.kind)
+
+    with pytest.raises(LookupError), leak_check(ignore=broken, grace=0):
+        left = socket.socket()
+    left.close()
+    with pytest.raises(ValueError, match="of the block") as caught, leak_check(ignore=broken, grace=0):
+        left = socket.socket()
+        raise ValueError("of the block")
+    left.close()
+    assert caught.value.__notes__ == [
+        "The block was left with this error, and leak_check failed with LookupError('socket')"
+    ]
+    with pytest.raises(ValueError, match="of the block"):
+        async with leak_check(ignore=broken, grace=0):
+            left = socket.socket()
+            raise ValueError("of the block")
+    left.close()
 
 
 def test_what_is_ignored() -> None:

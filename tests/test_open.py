@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,26 @@ def test_a_failure_to_close_is_noted_on_the_exception_of_the_body(http: FolderSe
     thread.join()
     message = "".join(caught.value.__notes__) if fails else str(caught.value)
     assert "took more than close_timeout=0.3 seconds" in message
+    assert http.wait_for_connections(0) == 0
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """One that takes no note."""
+
+    code: int
+
+
+def test_an_exception_that_takes_no_note_comes_out_as_it_is(http: FolderServer) -> None:
+    """A failure to close does not replace it by what its class raises when it is told of that."""
+    let_go = threading.Event()
+    thread = None
+    with pytest.raises(FrozenError), open_group(f"{http.url}/data.zarr", mode="r", close_timeout=0.1) as group:
+        thread = hold(group.store, let_go)
+        raise FrozenError(1)
+    let_go.set()
+    assert thread is not None
+    thread.join()
     assert http.wait_for_connections(0) == 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Literal, TypeAlias
 
+from managed_store._notes import note_on
 from managed_store.errors import ArgumentError, ArgumentTypeError, LeakError, LeakWarning
 from managed_store.testing._report import Leak, LeakReport
 from managed_store.testing._watch import WATCH, Mark
@@ -137,6 +138,8 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
                 for pause in self._pauses(error):
                     time.sleep(pause)
                     self.report = self.so_far()
+        except Exception as failure:  # of a function to ignore leaks
+            self._note(failure, error)
         finally:
             self._end()
         self._tell(error)
@@ -153,6 +156,8 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
                 for pause in self._pauses(error):
                     await asyncio.sleep(pause)
                     self.report = self.so_far()
+        except Exception as failure:  # of a function to ignore leaks
+            self._note(failure, error)
         finally:
             self._end()
         self._tell(error)
@@ -169,11 +174,17 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
         self._mark = None
         WATCH.end()
 
+    def _note(self, failure: Exception, error: BaseException | None) -> None:
+        """Raise what went wrong in looking; but never in place of an exception of the block."""
+        if error is None:
+            raise failure
+        note_on(error, f"The block was left with this error, and leak_check failed with {failure!r}")
+
     def _tell(self, error: BaseException | None) -> None:
         if not self.report or self._on_leak == "report":
             return
         if error is not None:
-            error.add_note(f"The block was left with this error, and {self.report}")
+            note_on(error, f"The block was left with this error, and {self.report}")
         elif self._on_leak == "raise":
             raise LeakError(f"The block has {self.report}", self.report)
         else:
