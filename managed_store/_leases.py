@@ -100,7 +100,7 @@ class Lease:
             self.path, self._owner = path, owner
         # Whoever closes says so first, and looks for the owner afterwards: at least one of the two sees the other.
         if self._given_back:
-            owner.handles.discard(self)
+            self._pool.withdraw(self, owner)
             raise self.recipe.closed_error()
         return owner
 

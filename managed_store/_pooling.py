@@ -84,6 +84,8 @@ class Pool:
             if self.ended or self._owners.get(recipe) is owner:
                 break
             owner.handles.discard(lease)
+            # Whoever let it go has seen the lease, perhaps, and left the owner to it.
+            close_in_background(self._end_if_unused(owner), self.limits.close_timeout)
         if self.ended:
             owner.handles.discard(lease)
             raise self.closed_error()
@@ -102,7 +104,15 @@ class Pool:
             return []
         if not self.closes_unused:
             return [] if self.leases else self._end()
-        if owner is None or owner.handles:
+        return [] if owner is None else self._end_if_unused(owner)
+
+    def withdraw(self, lease: object, owner: SharedOwner) -> None:
+        """A store was closed before it came to use its owner: as `give_back`, but nobody waits."""
+        close_in_background(self.give_back(lease, owner), self.limits.close_timeout)
+
+    def _end_if_unused(self, owner: SharedOwner) -> list[Session]:
+        """End an owner that no store uses, in the pool that keeps none; return its sessions, which are to be closed."""
+        if owner.handles or not self.closes_unused:
             return []
         if self._owners.get(owner.recipe) is owner:
             self._owners.pop(owner.recipe, None)

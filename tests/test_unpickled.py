@@ -8,8 +8,11 @@ import gc
 import pickle
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dask.base
@@ -231,4 +234,73 @@ def test_a_copy_that_is_left_open_is_closed_at_exit(server: FolderServer) -> Non
     """
     ended = run(program, server)
     assert (ended.quietly, ended.output) == ((0, ""), "1\n")
+    assert server.wait_for_connections(0) == 0
+
+
+class Overtaken(set[object]):
+    """The handles of an owner whose last store is closed while another takes the owner up: each sees the other."""
+
+    def __init__(self, handles: set[object]) -> None:
+        super().__init__(handles)
+        self.taken_up, self.let_go, self.added, self.seen = (threading.Event() for _ in range(4))
+
+    def add(self, lease: object) -> None:
+        self.taken_up.set()
+        assert self.let_go.wait(10)
+        super().add(lease)
+        self.added.set()
+
+    def discard(self, lease: object) -> None:
+        assert not self.added.is_set() or self.seen.wait(10)
+        super().discard(lease)
+
+    def __bool__(self) -> bool:
+        if self.added.is_set():
+            self.seen.set()
+        return len(self) > 0
+
+
+def test_a_copy_takes_up_what_the_last_one_lets_go(server: FolderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, on two threads: what the one had opened is closed, and the other opens its own."""
+    one, other = copies(ManagedStore(server.url), 2)
+    sync(get(one))
+    owner = one._sessions._owner  # type: ignore[union-attr]
+    assert owner is not None
+    owner.handles = handles = Overtaken(owner.handles)
+
+    class Owners(weakref.WeakValueDictionary[Any, Any]):
+        def pop(self, *arguments: Any) -> Any:
+            popped = super().pop(*arguments)
+            if not handles.let_go.is_set():
+                handles.let_go.set()
+                assert handles.added.wait(10)
+            return popped
+
+    monkeypatch.setattr(PROCESS_POOL, "_owners", Owners(PROCESS_POOL._owners))
+    with ThreadPoolExecutor(1) as executor:
+        reading = executor.submit(asyncio.run, get(other))
+        assert handles.taken_up.wait(10)
+        one.close()
+        reading.result()
+    assert server.wait_for_connections(0) == 0
+    other.close()
+
+
+def test_a_copy_is_closed_as_it_comes_to_what_the_last_one_leaves_to_it(
+    server: FolderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then there is nobody left who would close it."""
+    one, other = copies(ManagedStore(server.url), 2)
+    sync(get(one))
+    take_up = PROCESS_POOL.owner
+
+    def overtaken(*arguments: Any) -> Any:
+        owner = take_up(*arguments)
+        one.close()
+        other.close()
+        return owner
+
+    monkeypatch.setattr(PROCESS_POOL, "owner", overtaken)
+    with pytest.raises(StoreClosedError):
+        sync(get(other))
     assert server.wait_for_connections(0) == 0
