@@ -371,5 +371,5 @@ def test_two_threads_that_make_an_owner_at_once(server: FolderServer, monkeypatc
         second.set()
         first.result()
         assert len(made) == 2
-        assert server.connections() == pool.statistics().filesystems == 1
+        assert server.wait_for_connections(1) == pool.statistics().filesystems == 1
     assert server.wait_for_connections(0) == 0
