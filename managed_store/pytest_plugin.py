@@ -58,13 +58,17 @@ def leak_check(request: pytest.FixtureRequest) -> LeakCheck:
     Its fixtures are looked at with it, whatever the order in which they are set up. The value is the
     `managed_store.testing.leak_check` that is on: ``leak_check.so_far()`` returns what is open by now.
     """
-    return _guard(request.config).check_since(request.node.stash[_CHECKED])
+    guard = _guard(request.config)
+    if _CHECKED not in request.node.stash:  # asked for by `getfixturevalue`, which nobody knows before
+        request.node.stash[_CHECKED] = guard.begin_test()
+    return guard.check_since(request.node.stash[_CHECKED])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Begin to check a test, before its fixtures are set up."""
     wrong = None
+    item.stash[_FAILED] = False  # it may be run again, by other plugins
     if _is_on(item.config) or "leak_check" in getattr(item, "fixturenames", ()):
         guard = _guard(item.config)
         wrong = guard.wrong_marker(item)

@@ -288,6 +288,48 @@ def test_not_checked():
     result.stdout.fnmatch_lines(["*::test_leaks has left open: 1 socket"])
 
 
+def test_the_fixture_is_asked_for_while_the_test_runs(run) -> None:
+    """Then the check begins there."""
+    tests = """
+def test_leaks(request):
+    kept.append(socket.socket())
+    check = request.getfixturevalue("leak_check")
+    assert not check.so_far()
+    kept.append(socket.socket())
+"""
+    result = run(tests, here=True)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*::test_leaks has left open: 1 socket"])
+
+
+def test_a_test_that_is_run_again(run, pytester: pytest.Pytester) -> None:
+    """Other plugins run what has failed again: it may pass then, and leak."""
+    pytester.makeconftest("""
+import pytest
+from _pytest.runner import runtestprotocol
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    for again in (True, False):
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=not again)
+        if again and not any(report.failed for report in reports):
+            break
+    return True
+""")
+    tests = """
+runs = []
+
+def test_leaks():
+    runs.append(1)
+    assert len(runs) == 2
+    kept.append(socket.socket())
+"""
+    result = run(tests, "--fail-on-leaks", here=True)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*::test_leaks has left open: 1 socket"])
+
+
 def test_the_plugin_is_light() -> None:
     """pytest imports it into everybody's run: until it is asked for, it brings nothing but itself."""
     program = (
