@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import json
@@ -18,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -228,6 +230,53 @@ async def test_what_ignores_leaks_may_fail() -> None:
             left = socket.socket()
             raise ValueError("of the block")
     left.close()
+
+
+async def test_a_cancellation_while_it_waits_does_not_replace_the_error_of_the_block() -> None:
+    """As with a store: the body's own error wins, and the cancellation is a note on it."""
+    left = []
+
+    async def leaving() -> None:
+        async with leak_check(grace=10):
+            left.append(socket.socket())
+            raise ValueError("of the block")
+
+    task = asyncio.create_task(leaving())
+    while not left:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(ValueError, match="of the block") as caught:
+        await task
+    left[0].close()
+    assert caught.value.__notes__[0] == "While leaving the block, its task was cancelled."
+    assert "left open: 1 socket" in caught.value.__notes__[1]
+
+
+def test_a_thread_that_never_could_be_started() -> None:
+    """Its class has forgotten to call the constructor of Thread: no leak, and no error of the check's own."""
+
+    class Forgetful(threading.Thread):
+        def __init__(self) -> None:
+            pass
+
+    thread = Forgetful()
+    with leak_check(grace=0), contextlib.suppress(RuntimeError):
+        thread.start()
+
+
+def test_a_check_that_cannot_begin_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that a test has put in the place of another, without what is in that."""
+    before = [dict(vars(cls)) for cls in PATCHED]
+    monkeypatch.setitem(sys.modules, "uvloop", ModuleType("uvloop"))
+    with pytest.raises(AttributeError, match="uvloop"), leak_check():
+        pass
+    assert [dict(vars(cls)) for cls in PATCHED] == before
+    monkeypatch.undo()
+    with leak_check(on_leak="report", grace=0) as check:
+        left = socket.socket()
+    left.close()
+    assert kinds(check.report) == {"socket"}
 
 
 def test_what_is_ignored() -> None:

@@ -156,6 +156,10 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
                 for pause in self._pauses(error):
                     await asyncio.sleep(pause)
                     self.report = self.so_far()
+        except asyncio.CancelledError:
+            if error is None:
+                raise
+            note_on(error, "While leaving the block, its task was cancelled.")
         except Exception as failure:  # of a function to ignore leaks
             self._note(failure, error)
         finally:

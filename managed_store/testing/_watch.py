@@ -41,10 +41,11 @@ class Watch:
         """Begin a check: from now on, what is opened is noticed."""
         with self._lock:
             if self._checks == 0:
-                self._detectors = tuple(detector() for detector in DETECTORS)
-                for detector in self._detectors:
-                    detector.install(self._patches)
-                self._patches.begin()
+                try:
+                    self._install()
+                except BaseException:  # a module that is not what its name says, or Ctrl-C
+                    self._take_out()
+                    raise
             self._checks += 1
         return self.mark()
 
@@ -71,8 +72,17 @@ class Watch:
         with self._lock:
             self._checks -= 1
             if self._checks == 0:
-                self._patches.undo()
-                self._detectors = ()
+                self._take_out()
+
+    def _install(self) -> None:
+        self._detectors = tuple(detector() for detector in DETECTORS)
+        for detector in self._detectors:
+            detector.install(self._patches)
+        self._patches.begin()
+
+    def _take_out(self) -> None:
+        self._patches.undo()
+        self._detectors = ()
 
 
 WATCH = Watch()

@@ -28,10 +28,17 @@ class ThreadDetector(Detector):
     def leaks(self, mark: Any) -> Iterator[Found]:
         for record, thread in self.opened.since(mark):
             ours = thread is threading.current_thread()
-            if thread.is_alive() and not thread.daemon and not thread.name.startswith(_OF_OTHERS) and not ours:
+            if not ours and _is_waited_for(thread) and not thread.name.startswith(_OF_OTHERS):
                 yield record.leak("thread", f"{redacted(thread.name)} ({type(thread).__qualname__})"), thread
 
     def _note(self, thread: threading.Thread) -> None:
         frames = self.opened.note(thread).origin.frames
         if not any(_EXECUTOR in code.co_filename for code, _ in frames[:6]):  # whose workers serve many
             started_from[thread] = frames
+
+
+def _is_waited_for(thread: threading.Thread) -> bool:
+    try:
+        return thread.is_alive() and not thread.daemon
+    except AssertionError:  # its class does not call the constructor of Thread: it has not started
+        return False
