@@ -373,6 +373,39 @@ def test_a_forked_child_reports_nothing() -> None:
     assert sorted(output_of(program).split()) == ["0", "1"]
 
 
+def test_forks_while_other_threads_begin_and_end_checks() -> None:
+    """A child can check what it does, whatever the other threads of its parent were about when it was forked."""
+    program = """
+        import os, signal, sys, threading
+        from managed_store.testing import leak_check
+
+        sys.setswitchinterval(1e-5)
+        ended = threading.Event()
+
+        def check():
+            while not ended.is_set():
+                with leak_check(on_leak="report", grace=0):
+                    pass
+
+        threads = [threading.Thread(target=check) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(5)
+                with leak_check(on_leak="report", grace=0):
+                    pass
+                os._exit(0)
+            if os.waitpid(child, 0)[1] != 0:
+                print("a child was stuck")
+                break
+        ended.set()
+    """
+    result = run_program(program)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
 def test_the_tool_imports_nothing_and_finds_what_is_imported_later(http: FolderServer) -> None:
     """A program may import aiohttp inside the block; without one it finds none, and loads no package."""
     program = f"""

@@ -33,6 +33,10 @@ class Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):  # a child of a fork while another thread holds the lock would wait for ever
+            os.register_at_fork(
+                before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._lock.release
+            )
         self._checks = 0
         self._patches = Patches()
         self._detectors: tuple[Detector, ...] = ()
