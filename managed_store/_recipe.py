@@ -6,11 +6,12 @@ pickle forgets ``skip_instance_cache``, and two unpickled copies would meet in f
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import pickle
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -239,6 +240,8 @@ def _each_string_once(value: Any, strings: dict[str, str]) -> Any:
         return {_each_string_once(name, strings): _each_string_once(value[name], strings) for name in names}
     if type(value) in (list, tuple, set):
         return type(value)(_each_string_once(each, strings) for each in value)
+    if isinstance(value, MutableMapping | MutableSequence | MutableSet):
+        return copy.copy(value)  # equal to itself alone: whether it says the same is not known here
     return strings.setdefault(value, value) if type(value) is str else value
 
 

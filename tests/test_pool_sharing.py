@@ -13,6 +13,7 @@ import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from managed_store import StorePool
 from tests.places import Place
@@ -177,6 +178,17 @@ def test_an_option_that_is_changed_afterwards_stays_what_it_was() -> None:
         assert pool.store(URL).fs is before.fs
         assert pool.store(URL, storage_options={"client_kwargs": original}).fs is before.fs
         assert pool.store(URL, storage_options={"client_kwargs": headers}).fs is not before.fs
+
+
+@pytest.mark.parametrize("container", [CIMultiDict({"Authorization": "one"}), bytearray(b"one")])
+def test_a_container_of_an_unknown_kind_is_never_shared(container: Any) -> None:
+    """It may say something else by the next time that it is handed in, as the same object."""
+    with StorePool() as pool:
+        before = pool.store(URL, storage_options={"client_kwargs": {"own": container}})
+        container.clear()
+        after = pool.store(URL, storage_options={"client_kwargs": {"own": container}})
+        assert before != after
+        assert len(before._sessions.recipe.options["client_kwargs"]["own"]) > 0
 
 
 @pytest.mark.parametrize("mapping", [OrderedDict, lambda headers: defaultdict(str, headers), MappingProxyType])
