@@ -99,7 +99,7 @@ def test_references_on_your_data(server: FolderServer) -> None:
 
 def test_the_pytest_fixture() -> None:
     """It passes under pytest as it is configured here, warnings being errors."""
-    assert "3 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", "pytest_fixture.py")
+    assert "3 passed" in run("-m", "pytest", "-p", "no:cacheprovider", "pytest_fixture.py", PYTEST_ADDOPTS="")
 
 
 def test_the_notebook(server: FolderServer) -> None:

@@ -297,8 +297,8 @@ def test_the_exception_of_the_block_comes_out(own: Data, opener: Opener, fails: 
     stuck = None
     let_go = threading.Event()
     with pytest.raises(KeyError if fails else StoreCloseError) as caught:
-        with opener(own.years[0], close_timeout=0.3) as dataset:
-            stuck = block_a_loop_of(dataset, let_go)
+        with opener(own.years[0], close_timeout=0.3):
+            stuck = block_a_loop_of(own.years[0], let_go)
             if fails:
                 raise KeyError("of the block")
     let_go.set()
@@ -309,10 +309,11 @@ def test_the_exception_of_the_block_comes_out(own: Data, opener: Opener, fails: 
     assert own.server.wait_for_connections(0) == 0
 
 
-def block_a_loop_of(dataset: Any, let_go: threading.Event) -> threading.Thread:
-    """Have the loop of another thread open a session of the dataset's store; it answers nothing until it is let go."""
+def block_a_loop_of(url: str, let_go: threading.Event) -> threading.Thread:
+    """Have the loop of another thread open a session of the store at `url`; it answers nothing until it is let go."""
     opened = threading.Event()
-    (store,) = {id(each): each for each in gc.get_objects() if type(each) is ManagedStore and not each.closed}.values()
+    stores = {id(each): each for each in gc.get_objects() if type(each) is ManagedStore and not each.closed}
+    (store,) = (each for each in stores.values() if each.url == url)
 
     async def open_and_block() -> None:
         await store.exists(".zgroup")
@@ -329,7 +330,7 @@ def test_closing_while_another_exception_is_handled(own: Data) -> None:
     """Only the exception of the dataset's own block takes precedence: a failure to close is not noted on others."""
     let_go = threading.Event()
     dataset = open_dataset(own.years[0], close_timeout=0.3)
-    stuck = block_a_loop_of(dataset, let_go)
+    stuck = block_a_loop_of(own.years[0], let_go)
     try:
         raise KeyError("of something else")
     except KeyError:

@@ -44,6 +44,6 @@ def _waited_for_a_processor() -> float:
         try:
             with open(f"/proc/self/task/{thread}/schedstat", encoding="ascii") as file:
                 nanoseconds += int(file.read().split()[1])
-        except FileNotFoundError:  # the thread has ended meanwhile
+        except (FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
             pass
     return nanoseconds / 1e9
