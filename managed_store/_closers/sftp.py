@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,7 +24,8 @@ class SftpCloser(BlockingCloser):
         for name in ("ftp", "client"):
             part = getattr(self.filesystem, name, None)  # missing while the constructor fails
             if part is not None:
-                part.close()
+                with contextlib.suppress(EOFError):  # cut off just now: paramiko has not noticed, and says goodbye
+                    part.close()
         if transport is not None:
             transport.join(_TO_END)
 
