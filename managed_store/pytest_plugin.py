@@ -69,7 +69,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     """Begin to check a test, before its fixtures are set up."""
     wrong = None
     item.stash[_FAILED] = False  # it may be run again, by other plugins
-    if _is_on(item.config) or "leak_check" in getattr(item, "fixturenames", ()):
+    guard = item.config.stash.get(_GUARD, None)
+    if (guard is not None and guard.of_all_tests) or "leak_check" in getattr(item, "fixturenames", ()):
         guard = _guard(item.config)
         wrong = guard.wrong_marker(item)
         item.stash[_CHECKED] = guard.begin_test()

@@ -63,6 +63,8 @@ class Guard:
 
     def wrong_marker(self, item: pytest.Item) -> str | None:
         """Say what is wrong with a marker of the test, or nothing."""
+        if "leaks" not in item.keywords:  # nearly always; looking through all the marks takes longer than all the rest
+            return None
         try:
             _allowed(item)
         except ArgumentError as error:
@@ -71,7 +73,7 @@ class Guard:
 
     def begin_test(self) -> Mark:
         """Begin to check a test, before any of its fixtures is set up."""
-        return WATCH.mark()
+        return WATCH.mark(quickly=self.of_all_tests)
 
     def check_since(self, mark: Mark) -> leak_check:
         """What the fixture `leak_check` gives."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from managed_store._redaction import redacted
-from managed_store.testing._origins import Origin, frames_of, loop_state, origin_here
+from managed_store.testing._origins import RawStack, frames_of, loop_state, stack_here
 from managed_store.testing._report import Kind, Leak
 
 __all__ = ["Opened", "Record", "nothing_since", "number"]
@@ -31,37 +33,39 @@ def nothing_since(mark: int) -> bool:
     return number() == mark + 1
 
 
-@dataclass(slots=True)
-class Record:
-    """A thing that was opened: when and where, and what it is called should it be gone."""
+class Record(weakref.ref[Any]):
+    """A thing that was opened, as a weak reference that remembers when, where and on which loop.
 
+    One is made for every task and socket of a program that is watched: it is a single object for that reason.
+    """
+
+    __slots__ = ("_loop", "_thread", "_type", "closed", "key", "number", "stack")
+
+    key: int
     number: int
-    reference: weakref.ref[Any]
-    origin: Origin
-    what: str
-    closed: bool = False
+    stack: RawStack
+    closed: bool
+    _loop: weakref.ref[asyncio.AbstractEventLoop] | None
+    _thread: str
+    _type: type
+
+    @property
+    def what(self) -> str:
+        """What it is called, should it be gone."""
+        return f"{self._type.__module__}.{self._type.__qualname__}"
 
     def leak(self, kind: Kind, what: str | None = None, *, collected: bool = False) -> Leak:
         """Describe it."""
-        loop = None if self.origin.loop is None else self.origin.loop()
-        on_a_loop = self.origin.loop is not None
-        thread = redacted(self.origin.thread)
+        thread = redacted(self._thread)
         return Leak(
             kind=kind,
             what=what or self.what,
-            stack=frames_of(self.origin.frames),
+            stack=frames_of(self.stack),
             thread=thread,
-            loop=f"the event loop of thread {thread}" if on_a_loop else None,
-            loop_state=loop_state(loop) if on_a_loop else None,
+            loop=None if self._loop is None else f"the event loop of thread {thread}",
+            loop_state=None if self._loop is None else loop_state(self._loop()),
             collected=collected,
         )
-
-
-class _Reference(weakref.ref[Any]):
-    """A weak reference that knows the id of what it referred to."""
-
-    __slots__ = ("key",)
-    key: int
 
 
 class Opened:
@@ -69,34 +73,52 @@ class Opened:
 
     Objects are noted on any thread, and die on any, also in the middle of a garbage collection: there is no lock, and
     each step is a single operation on a dictionary or list.
+
+    Parameters
+    ----------
+    with_finalizers : bool
+        Whether the things have finalizers that `lose` them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_finalizers: bool = False) -> None:
+        self.last = 0
+        """The number of what was opened last."""
         self._records: dict[int, Record] = {}
         self._lost: list[Record] = []
-        self._dying: dict[int, Record] = {}
+        self._dying: OrderedDict[int, Record] = OrderedDict()
+        self._on_death = self._remember_for_its_finalizer if with_finalizers else self._forget
 
-    def note(self, thing: Any, origin: Origin | None = None) -> Record:
+    def note(self, thing: Any) -> Record:
         """Remember that `thing` is being opened, here and now. A second time it is known already."""
         known = self._records.get(id(thing))
-        if known is not None and known.reference() is thing:
+        if known is not None and known() is thing:
             return known
-        reference = _Reference(thing, self._forget)
-        reference.key = id(thing)
-        what = f"{type(thing).__module__}.{type(thing).__qualname__}"
-        record = Record(number(), reference, origin or origin_here(), what)
-        self._dying.pop(reference.key, None)  # of another, which had the same id
-        self._records[reference.key] = record
+        loop = asyncio._get_running_loop()
+        return self.note_at(thing, stack_here(loop), loop)
+
+    def note_at(self, thing: Any, stack: RawStack, loop: asyncio.AbstractEventLoop | None) -> Record:
+        """Remember that `thing` has been opened just now, by that stack."""
+        record = Record(thing, self._on_death)
+        record.key = key = id(thing)
+        record.number = self.last = next(_numbers)
+        record.stack = stack
+        record.closed = False
+        record._loop = None if loop is None else weakref.ref(loop)
+        record._thread = threading.current_thread().name
+        record._type = type(thing)
+        if self._dying:
+            self._dying.pop(key, None)  # of another, which had the same id
+        self._records[key] = record
         return record
 
     def get(self, thing: Any) -> Record | None:
         """What is known of `thing`."""
         record = self._records.get(id(thing))
-        return record if record is not None and record.reference() is thing else None
+        return record if record is not None and record() is thing else None
 
     def lose(self, thing: Any) -> None:
         """Remember that `thing` is being collected, unclosed."""
-        # The collector of cycles clears weak references before it calls finalizers, and so has called `_forget`.
+        # The collector of cycles clears weak references before it calls finalizers, and so has forgotten it.
         record = self._records.get(id(thing)) or self._dying.pop(id(thing), None)
         if record is not None:
             self._lost.append(record)
@@ -104,25 +126,24 @@ class Opened:
     def since(self, mark: int) -> Iterator[tuple[Record, Any]]:
         """What has been opened after `mark` and is still there."""
         for record in list(self._records.values()):
-            thing = record.reference()
+            thing = record()
             if record.number > mark and thing is not None:
                 yield record, thing
 
     def lost_since(self, mark: int) -> Iterator[Record]:
         """What has been opened after `mark` and collected unclosed; what its finalizer has revived is still there."""
-        return (record for record in list(self._lost) if record.number > mark and record.reference() is None)
+        return (record for record in list(self._lost) if record.number > mark and record() is None)
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._records.clear()
-        self._lost.clear()
-        self._dying.clear()
+    def _forget(self, record: weakref.ref[Any]) -> bool:
+        assert isinstance(record, Record)
+        ours = self._records.get(record.key) is record
+        if ours:
+            self._records.pop(record.key, None)
+        return ours
 
-    def _forget(self, reference: weakref.ref[Any]) -> None:
-        assert isinstance(reference, _Reference)
-        record = self._records.get(reference.key)
-        if record is not None and record.reference is reference:
-            self._records.pop(reference.key, None)
-            self._dying[reference.key] = record
+    def _remember_for_its_finalizer(self, record: weakref.ref[Any]) -> None:
+        if self._forget(record):
+            assert isinstance(record, Record)
+            self._dying[record.key] = record
             if len(self._dying) > _DYING:
-                self._dying.pop(next(iter(self._dying.copy()), 0), None)
+                self._dying.popitem(last=False)

@@ -14,37 +14,28 @@ import sys
 import sysconfig
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeAlias
 
 from managed_store.testing._report import Frame, LoopState
 
-__all__ = [
-    "Origin",
-    "RawFrame",
-    "frames_of",
-    "loop_state",
-    "origin_here",
-    "stack_here",
-    "started_from",
-    "submitted_from",
-]
+__all__ = ["RawStack", "code_in", "frames_of", "loop_state", "stack_here", "started_from", "submitted_from"]
 
-# Code that runs, and the instruction in it: the line is worked out only for what is reported.
-RawFrame: TypeAlias = "tuple[CodeType, int]"
+# The code that runs, innermost first, each followed by the instruction in it: the lines are worked out only for what
+# is reported. It is flat, and a list, because one is made for every task and socket; nobody changes it.
+RawStack: TypeAlias = "list[CodeType | int]"
 
 # The stack that the running task or callback was submitted from.
-submitted_from: ContextVar[tuple[RawFrame, ...]] = ContextVar("managed_store.testing.submitted_from", default=())
+submitted_from: ContextVar[RawStack] = ContextVar("managed_store.testing.submitted_from", default=[])  # noqa: B039
 
 # Where threads were started: for what a thread of a library opens, should nobody have submitted it.
-started_from: weakref.WeakKeyDictionary[threading.Thread, tuple[RawFrame, ...]] = weakref.WeakKeyDictionary()
+started_from: weakref.WeakKeyDictionary[threading.Thread, RawStack] = weakref.WeakKeyDictionary()
 
 # Who made a task: `TaskDetector` knows, also where the task was given a context of its own.
-submitter_of: Callable[[Any], tuple[RawFrame, ...]] = lambda task: ()  # noqa: E731  # replaced while a check is on
+submitter_of: Callable[[Any], RawStack | None] = lambda task: None  # noqa: E731  # replaced while a check is on
 
 _OWN = os.path.dirname(__file__)
 _LIBRARIES = tuple(
@@ -61,68 +52,64 @@ _TURN = asyncio.Handle._run.__code__
 # Frames of libraries that are walked through below the user's, and at all; frames that are kept of a whole stack.
 _BEYOND, _DEEPEST, _LONGEST = 8, 100, 150
 
-# Whether a file is a library's: asked for every frame.
-_library: dict[str, bool] = {}
+# Whose code a file has: asked for every frame.
+_USER, _LIBRARY, _WATCHING, _TEST_RUNNER = range(4)
+_whose: dict[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who opened a thing, on which thread and loop; the loop is not kept alive."""
-
-    frames: tuple[RawFrame, ...]
-    thread: str
-    loop: weakref.ref[asyncio.AbstractEventLoop] | None
-
-
-def origin_here() -> Origin:
-    """Return who is opening something now."""
-    loop = asyncio._get_running_loop()
-    return Origin(stack_here(loop), threading.current_thread().name, None if loop is None else weakref.ref(loop))
-
-
-def stack_here(loop: asyncio.AbstractEventLoop | None) -> tuple[RawFrame, ...]:
-    """Return the code that is running, innermost first, and where it was submitted from if it is not the user's own.
+def stack_here(loop: asyncio.AbstractEventLoop | None) -> RawStack:
+    """Return the code that is running, and where it was submitted from if it is not the user's own.
 
     This is on the way of every task and socket, so it walks no farther than it must: to the turn of the loop where it
     is known who submitted what runs in it, else until the user's own code is a good way behind.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
-        frame = frame.f_back
     task = None if loop is None else asyncio.current_task(loop)
-    outermost = None if task is None else getattr(task.get_coro(), "cr_frame", None)  # uvloop's turns leave no frame
-    submitted = (() if task is None else submitter_of(task)) or submitted_from.get()
-    found: list[RawFrame] = []
-    library, of_user = _library, False
+    submitted = None if task is None else submitter_of(task)
+    if submitted is None:
+        submitted = submitted_from.get()
+    # uvloop's turns leave no frame: the task's own outermost one says as well where its turn began.
+    outermost = getattr(task.get_coro(), "cr_frame", None) if submitted and task is not None else None
+    found: RawStack = []
+    known, of_user = _whose, False
     beyond = 0  # frames of libraries since the last one of the user's
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if code is _TURN and submitted:
-            break
-        found.append((code, frame.f_lasti))
         name = code.co_filename
-        if library[name] if name in library else _is_library(name):
-            beyond += 1
-            if beyond > _BEYOND and (of_user or beyond > _DEEPEST):
+        whose = known[name] if name in known else _find_out_whose(name)
+        if whose != _WATCHING:
+            if code is _TURN and submitted:
                 break
-        else:
-            of_user, beyond = True, 0
-        if frame is outermost and submitted:
-            break
+            found.append(code)
+            found.append(frame.f_lasti)
+            if whose == _USER:
+                of_user, beyond = True, 0
+            else:
+                beyond += 1
+                farthest = (_BEYOND if whose == _LIBRARY else 0) if of_user else _DEEPEST
+                if beyond > farthest:  # the frames of the test runner say nothing
+                    break
+            if frame is outermost:
+                break
         frame = frame.f_back
     if not of_user:
-        found.extend(submitted or started_from.get(threading.current_thread(), ()))
-    if len(found) > _LONGEST:
-        del found[_LONGEST // 2 : -_LONGEST // 2]
-    return tuple(found)
+        found += submitted or started_from.get(threading.current_thread(), ())
+    if len(found) > 2 * _LONGEST:
+        del found[_LONGEST:-_LONGEST]
+    return found
 
 
-def frames_of(raw: Iterable[RawFrame]) -> tuple[Frame, ...]:
-    """Work out files and lines; the frames of this package that watch are left out."""
+def code_in(stack: RawStack, frames: int) -> list[CodeType]:
+    """Return the code of the innermost frames."""
+    return [code for code in stack[: 2 * frames : 2] if isinstance(code, CodeType)]
+
+
+def frames_of(stack: RawStack) -> tuple[Frame, ...]:
+    """Work out files and lines."""
     return tuple(
-        Frame(code.co_filename, _line(code, instruction), code.co_qualname, _is_library(code.co_filename))
-        for code, instruction in raw
-        if not code.co_filename.startswith(_OWN)
+        Frame(code.co_filename, _line(code, instruction), code.co_qualname, _find_out_whose(code.co_filename) != _USER)
+        for code, instruction in zip(stack[::2], stack[1::2], strict=True)
+        if isinstance(code, CodeType) and isinstance(instruction, int)
     )
 
 
@@ -138,9 +125,15 @@ def _line(code: CodeType, instruction: int) -> int:
     return position[0] or code.co_firstlineno
 
 
-def _is_library(filename: str) -> bool:
+def _find_out_whose(filename: str) -> int:
     parts = filename.replace("\\", "/")
-    answer = _library[filename] = (
-        filename.startswith(_LIBRARIES) or "/site-packages/" in parts or "/dist-packages/" in parts
-    )
-    return answer
+    if filename.startswith(_OWN):
+        whose = _WATCHING
+    elif "/_pytest/" in parts:
+        whose = _TEST_RUNNER
+    elif filename.startswith(_LIBRARIES) or "/site-packages/" in parts or "/dist-packages/" in parts:
+        whose = _LIBRARY
+    else:
+        whose = _USER
+    _whose[filename] = whose
+    return whose

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from managed_store.testing._detectors import DETECTORS, Detector, Found
 from managed_store.testing._opened import nothing_since, number
@@ -16,13 +15,13 @@ from managed_store.testing._report import Leak
 __all__ = ["WATCH", "Mark", "Watch"]
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The moment that a check began, as each detector remembers it."""
+class Mark(NamedTuple):
+    """The moment that a check began."""
 
     process: int
     number: int
-    of_each: tuple[Any, ...]
+    below_python: tuple[Any, ...]
+    """As those detectors remember it that find what was never noticed."""
 
 
 class Watch:
@@ -39,7 +38,8 @@ class Watch:
             )
         self._checks = 0
         self._patches = Patches()
-        self._detectors: tuple[Detector, ...] = ()
+        self._of_python: tuple[Detector, ...] = ()
+        self._below_python: tuple[Detector, ...] = ()
 
     def begin(self) -> Mark:
         """Begin a check: from now on, what is opened is noticed."""
@@ -53,19 +53,20 @@ class Watch:
             self._checks += 1
         return self.mark()
 
-    def mark(self) -> Mark:
-        """Return the present moment."""
+    def mark(self, *, quickly: bool = False) -> Mark:
+        """Return the present moment; quickly, where nothing but pytest itself has run since the last look."""
         now = number()
-        return Mark(os.getpid(), now, tuple([detector.mark(now) for detector in self._detectors]))
+        return Mark(os.getpid(), now, tuple([each.mark(now, quickly=quickly) for each in self._below_python]))
 
     def found(self, mark: Mark) -> Iterator[Found]:
         """What was opened after `mark` and is open. A forked child has inherited all of it, and opened none."""
         if os.getpid() != mark.process:
             return
-        quiet = nothing_since(mark.number)
-        for detector, each in zip(self._detectors, mark.of_each, strict=True):
-            if detector.below_python or not quiet:
-                yield from detector.leaks(each)
+        if not nothing_since(mark.number):
+            for detector in self._of_python:
+                yield from detector.leaks(mark.number)
+        for detector, each in zip(self._below_python, mark.below_python, strict=True):
+            yield from detector.leaks(each)
 
     def leaks(self, mark: Mark) -> tuple[Leak, ...]:
         """The same, without the things themselves."""
@@ -79,14 +80,16 @@ class Watch:
                 self._take_out()
 
     def _install(self) -> None:
-        self._detectors = tuple(detector() for detector in DETECTORS)
-        for detector in self._detectors:
+        detectors = [detector() for detector in DETECTORS]
+        self._of_python = tuple(each for each in detectors if not each.below_python)
+        self._below_python = tuple(each for each in detectors if each.below_python)
+        for detector in detectors:
             detector.install(self._patches)
         self._patches.begin()
 
     def _take_out(self) -> None:
         self._patches.undo()
-        self._detectors = ()
+        self._of_python = self._below_python = ()
 
 
 WATCH = Watch()

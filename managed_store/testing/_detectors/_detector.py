@@ -21,15 +21,21 @@ class Detector:
     # Whether it finds what was never noticed to be opened.
     below_python: ClassVar[bool] = False
 
+    # Whether the things have finalizers, in which it looks whether they were closed.
+    with_finalizers: ClassVar[bool] = False
+
     def __init__(self) -> None:
-        self.opened = Opened()
+        self.opened = Opened(with_finalizers=self.with_finalizers)
 
     def install(self, patches: Patches) -> None:
         """Have it noticed from now on when such a thing is opened."""
         raise NotImplementedError
 
-    def mark(self, now: int) -> Any:
-        """Return what `leaks` must be given to tell what was opened from now on. `now` is a number of `Opened`."""
+    def mark(self, now: int, *, quickly: bool = False) -> Any:
+        """Return what `leaks` must be given to tell what was opened from now on, which is a number of `Opened`.
+
+        Only those that look below Python are asked. Where it is to be done `quickly`, the last look will do.
+        """
         return now
 
     def leaks(self, mark: Any) -> Iterator[Found]:

@@ -16,6 +16,7 @@ __all__ = ["ConnectorDetector", "SessionDetector"]
 class _WithClosed(Detector):
     """What has an attribute `closed` and a finalizer that warns."""
 
+    with_finalizers = True
     kind: ClassVar[Kind]
     module: ClassVar[str]
     name: ClassVar[str]

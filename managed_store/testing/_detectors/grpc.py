@@ -16,6 +16,8 @@ __all__ = ["ChannelDetector"]
 class ChannelDetector(Detector):
     """Every ``grpc.aio.Channel``, also one that its finalizer closes: when that is, is chance."""
 
+    with_finalizers = True
+
     def install(self, patches: Patches) -> None:
         def patch(module: ModuleType) -> None:
             patches.notice(module.Channel, "__init__", self.opened.note)

@@ -8,11 +8,11 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from managed_store.testing._detectors._detector import Detector, Found
-from managed_store.testing._opened import Record
+from managed_store.testing._opened import Record, number
+from managed_store.testing._origins import code_in
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
@@ -30,13 +30,24 @@ _PAIR_OF_A_LOOP = "_make_self_pipe"
 _PAIR_OF_GRPC = f"{os.sep}grpc{os.sep}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """The sockets of one moment: descriptor → inode."""
+class _Seen(NamedTuple):
+    """What was seen at a look at the descriptors."""
 
     number: int
     descriptors: int
     sockets: dict[int, int]
+    """Descriptor → inode."""
+
+    @classmethod
+    def now(cls) -> _Seen:
+        return cls(number(), _count_of_descriptors(), _open_sockets())
+
+
+class _Mark(NamedTuple):
+    """The number that a check began with, and the last look before it."""
+
+    number: int
+    seen: _Seen
 
 
 class SocketDetector(Detector):
@@ -49,19 +60,23 @@ class SocketDetector(Detector):
         self._seen: _Seen | None = None
 
     def install(self, patches: Patches) -> None:
-        patches.notice(socket.socket, "__init__", self.opened.note)
+        patches.notice(socket.socket, "__init__", self._note)
 
-    def mark(self, now: int) -> _Seen:
-        if self._seen is None or self._may_have_opened(self._seen):
-            self._seen = _Seen(now, _count_of_descriptors(), _open_sockets())
-        return _Seen(now, self._seen.descriptors, self._seen.sockets)
+    def mark(self, now: int, *, quickly: bool = False) -> _Mark:
+        seen = self._seen
+        if seen is None or self.opened.last > seen.number or not (quickly or self._as_seen(seen)):
+            seen = self._seen = _Seen.now()
+        return _Mark(now, seen)
 
-    def leaks(self, mark: _Seen) -> Iterator[Found]:
-        if not self._may_have_opened(mark):
+    def leaks(self, mark: _Mark) -> Iterator[Found]:
+        if self.opened.last < mark.number and self._as_seen(mark.seen):
             return
         records = {each.fileno(): record for record, each in self.opened.since(mark.number) if each.fileno() != -1}
-        known = set(mark.sockets.values())
-        new = [descriptor for descriptor, inode in _open_sockets().items() if inode not in known]
+        if not records and self._as_seen(mark.seen):
+            return
+        self._seen = _Seen.now()
+        known = set(mark.seen.sockets.values())
+        new = [descriptor for descriptor, inode in self._seen.sockets.items() if inode not in known]
         for descriptor in new if os.path.isdir(_DESCRIPTORS) else records:
             record_of_it = records.get(descriptor)
             ends = _ends(descriptor)
@@ -70,16 +85,17 @@ class SocketDetector(Detector):
             if record_of_it is None:
                 yield Leak("socket", ends), None
             elif not _is_of_others(record_of_it, ends):
-                yield record_of_it.leak("socket", ends), record_of_it.reference()
+                yield record_of_it.leak("socket", ends), record_of_it()
 
-    def _may_have_opened(self, seen: _Seen) -> bool:
-        """Whether a socket may be open that was not then: looking at all descriptors takes longer than a small test."""
-        if any(name in sys.modules for name in _BELOW_PYTHON):
-            return True
-        count = _count_of_descriptors()
-        if not count or count != seen.descriptors:
-            return True
-        return any(each.fileno() != -1 for _, each in self.opened.since(seen.number))
+    def _note(self, opened: socket.socket) -> None:
+        # This is called by the descriptor of `__init__`, and that by `socketpair` if it is a loop that makes its pair.
+        pairing = sys._getframe(2).f_back
+        if pairing is None or pairing.f_code.co_name != _PAIR_OF_A_LOOP:
+            self.opened.note(opened)
+
+    def _as_seen(self, seen: _Seen) -> bool:
+        """Whether no socket was opened below Python since then: a look at all takes longer than a small test."""
+        return sys.modules.keys().isdisjoint(_BELOW_PYTHON) and 0 < _count_of_descriptors() == seen.descriptors
 
 
 def connections() -> int:
@@ -113,10 +129,7 @@ def _count_of_descriptors() -> int:
 
 
 def _is_of_others(record: Record, ends: str) -> bool:
-    frames = [code for code, _ in record.origin.frames[:3]]
-    if any(code.co_name == _PAIR_OF_A_LOOP for code in frames):
-        return True
-    return ends.startswith("UNIX") and any(_PAIR_OF_GRPC in code.co_filename for code in frames)
+    return ends.startswith("UNIX") and any(_PAIR_OF_GRPC in code.co_filename for code in code_in(record.stack, 3))
 
 
 def _ends(descriptor: int) -> str | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from types import ModuleType
@@ -13,7 +11,7 @@ from typing import Any
 
 from managed_store.testing import _origins
 from managed_store.testing._detectors._detector import Detector, Found
-from managed_store.testing._origins import Origin, RawFrame, stack_here, submitted_from
+from managed_store.testing._origins import RawStack, stack_here, submitted_from
 from managed_store.testing._patches import Patches
 
 __all__ = ["TaskDetector"]
@@ -37,9 +35,9 @@ class TaskDetector(Detector):
         patches.replace(loop_class, "create_task", self._creating)
         patches.replace(loop_class, "call_soon_threadsafe", _submitting)
 
-    def _submitter_of(self, task: Any) -> tuple[RawFrame, ...]:
+    def _submitter_of(self, task: Any) -> RawStack | None:
         record = self.opened.get(task)
-        return () if record is None else record.origin.frames
+        return None if record is None else record.stack
 
     def _creating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -52,7 +50,7 @@ class TaskDetector(Detector):
                 task = original(loop, *args, **kwargs)
             finally:
                 submitted_from.reset(before)
-            self.opened.note(task, Origin(stack, threading.current_thread().name, weakref.ref(loop)))
+            self.opened.note_at(task, stack, loop)
             return _without_our_frame(task)
 
         return create_task
@@ -70,7 +68,7 @@ def _submitting(original: Callable[..., Any]) -> Callable[..., Any]:
     return call_soon_threadsafe
 
 
-def _set_in(context: Context, stack: tuple[RawFrame, ...]) -> None:
+def _set_in(context: Context, stack: RawStack) -> None:
     try:
         context.run(submitted_from.set, stack)
     except RuntimeError:  # it is the one that is running here or on another thread: what it has stays

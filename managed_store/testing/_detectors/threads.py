@@ -8,7 +8,7 @@ from typing import Any
 
 from managed_store._redaction import redacted
 from managed_store.testing._detectors._detector import Detector, Found
-from managed_store.testing._origins import started_from
+from managed_store.testing._origins import code_in, started_from
 from managed_store.testing._patches import Patches
 
 __all__ = ["ThreadDetector"]
@@ -32,9 +32,9 @@ class ThreadDetector(Detector):
                 yield record.leak("thread", f"{redacted(thread.name)} ({type(thread).__qualname__})"), thread
 
     def _note(self, thread: threading.Thread) -> None:
-        frames = self.opened.note(thread).origin.frames
-        if not any(_EXECUTOR in code.co_filename for code, _ in frames[:6]):  # whose workers serve many
-            started_from[thread] = frames
+        stack = self.opened.note(thread).stack
+        if not any(_EXECUTOR in code.co_filename for code in code_in(stack, 6)):  # whose workers serve many
+            started_from[thread] = stack
 
 
 def _is_waited_for(thread: threading.Thread) -> bool:
