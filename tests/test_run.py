@@ -67,6 +67,18 @@ def test_what_plain_zarr_leaves_open(http: FolderServer, tmp_path: Path) -> None
     assert run("--fail", script, url, folder=tmp_path).returncode == 3
 
 
+def test_a_launcher_that_is_started_by_a_link(tmp_path: Path) -> None:
+    """Nor one by a way that goes up and down: it is no code of the user's."""
+    script = written(tmp_path / "opens.py", OPENS)
+    launcher = Path(sys.executable).parent / "managed-store"
+    link = tmp_path / "link"
+    link.symlink_to(launcher)
+    for command in (link, launcher.parent / ".." / launcher.parent.name / launcher.name):
+        result = python(command, "run", script, folder=tmp_path)
+        assert "opened at opens.py:2" in result.stderr
+        assert "called from" not in result.stderr, result.stderr
+
+
 def test_a_clean_program(http: FolderServer, tmp_path: Path) -> None:
     """Nothing was left open, whatever threads, executors and loops it uses: Python waits for threads as it ends."""
     written(

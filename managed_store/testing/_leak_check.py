@@ -175,6 +175,8 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
             pause = min(pause + 0.002, 0.02)
 
     def _end(self) -> None:
+        if self._mark is None:  # left before: the watch is kept for others by now
+            raise ArgumentError("This leak_check is not on: it is left once for each time that it is entered.")
         self._mark = None
         WATCH.end()
 

@@ -46,6 +46,8 @@ _LIBRARIES = tuple(
     }
 )
 
+_OF_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
 # Where an event loop calls what is its turn; below it is the loop, not who asked for the call.
 _TURN = asyncio.Handle._run.__code__
 
@@ -126,12 +128,13 @@ def _line(code: CodeType, instruction: int) -> int:
 
 
 def _find_out_whose(filename: str) -> int:
-    parts = filename.replace("\\", "/")
+    # A script may have been started by a link, or by a way that goes up and down.
+    paths = (filename,) if filename.startswith("<") else (filename, os.path.realpath(filename))
     if filename.startswith(_OWN):
         whose = _WATCHING
-    elif "/_pytest/" in parts:
+    elif f"{os.sep}_pytest{os.sep}" in filename:
         whose = _TEST_RUNNER
-    elif filename.startswith(_LIBRARIES) or "/site-packages/" in parts or "/dist-packages/" in parts:
+    elif any(path.startswith(_LIBRARIES) or any(folder in path for folder in _OF_PACKAGES) for path in paths):
         whose = _LIBRARY
     else:
         whose = _USER

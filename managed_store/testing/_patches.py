@@ -34,8 +34,9 @@ class Noticed:
         self._note = note
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is not None:
-            self._note(instance)
+        if instance is None:  # `Base.__init__(self)`, which is seen only as it is called
+            return self
+        self._note(instance)
         return self._original.__get__(instance, owner)
 
     def __getattr__(self, name: str) -> Any:
@@ -48,6 +49,8 @@ class Noticed:
         return type(self._original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            self._note(args[0])
         return self._original(*args, **kwargs)
 
 
@@ -76,11 +79,15 @@ class Patches:
 
     def when_imported(self, module: str, patch: Callable[[ModuleType], None]) -> None:
         """Call `patch` with the module: now if it has been imported, else as soon as it is."""
-        loaded = sys.modules.get(module)
-        if loaded is None or getattr(loaded.__spec__, "_initializing", False):
-            self._finder.wanted[module] = patch
-        else:
-            patch(loaded)
+        self._finder.wanted[module] = patch
+        if module in sys.modules:
+            self._finder.found_already.add(module)
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Look whether modules have been imported by now that others were just importing when they were asked for."""
+        if self._finder.found_already:
+            self._finder.catch_up()
 
     def begin(self) -> None:
         """Look out for the imports that are waited for."""
@@ -92,6 +99,7 @@ class Patches:
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._finder.wanted.clear()
+        self._finder.found_already.clear()
         while self._done:
             owner, name, before, replacement = self._done.pop()
             if vars(owner).get(name) is not replacement:
@@ -107,10 +115,28 @@ class _Finder:
 
     def __init__(self) -> None:
         self.wanted: dict[str, Callable[[ModuleType], None]] = {}
+        self.found_already: set[str] = set()
+        """Of those: what is past being found, and may still be on its way to be loaded."""
+
+    def catch_up(self) -> None:
+        for name in tuple(self.found_already):
+            module = sys.modules.get(name)
+            if module is None:  # its import has failed
+                self.found_already.discard(name)
+            elif not getattr(module.__spec__, "_initializing", False):
+                self.found_already.discard(name)
+                self.loaded(module)
+
+    def loaded(self, module: ModuleType) -> None:
+        patch = self.wanted.pop(module.__name__, None)
+        if patch is not None:
+            patch(module)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if self.found_already:
+            self.catch_up()
         if name not in self.wanted:
             return None
         for finder in tuple(sys.meta_path):
@@ -138,6 +164,4 @@ class _Loader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        patch = self._finder.wanted.pop(module.__name__, None)
-        if patch is not None:
-            patch(module)
+        self._finder.loaded(module)

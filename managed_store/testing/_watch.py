@@ -55,6 +55,7 @@ class Watch:
 
     def mark(self, *, quickly: bool = False) -> Mark:
         """Return the present moment; quickly, where nothing but pytest itself has run since the last look."""
+        self._patches.catch_up()
         now = number()
         return Mark(os.getpid(), now, tuple([each.mark(now, quickly=quickly) for each in self._below_python]))
 

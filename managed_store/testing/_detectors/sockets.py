@@ -135,10 +135,13 @@ def _is_of_others(record: Record, ends: str) -> bool:
 def _ends(descriptor: int) -> str | None:
     """The two ends of a socket, or None if it has been closed."""
     try:
-        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            return None
-        duplicate = _socket.socket(fileno=os.dup(descriptor))  # not Python's class, whose making is noticed
+        copy = os.dup(descriptor)
     except OSError:
+        return None
+    try:
+        duplicate = _socket.socket(fileno=copy)  # not Python's class, whose making is noticed
+    except OSError:  # it is another file's by now
+        os.close(copy)
         return None
     try:
         if duplicate.family not in (socket.AF_INET, socket.AF_INET6):
