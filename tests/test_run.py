@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from managed_store.cli import main
-from tests.servers import FolderServer
+from tests.servers import FolderServer, GCSServer
 from tests.servers._process import REPOSITORY_ROOT
 
 OPENS = "import socket\nleft = socket.socket()\n"
@@ -244,3 +244,53 @@ def test_programs_without_managed_store_or_zarr(http: FolderServer, tmp_path: Pa
     assert "opened at bare.py:6, in main" in result.stderr
     assert "on the event loop of thread MainThread, which is closed" in result.stderr
     assert str(REPOSITORY_ROOT) not in result.stderr
+
+
+def test_programs_that_start_others_of_themselves(tmp_path: Path) -> None:
+    """A spawned process imports the program as its main module, under no check of its own."""
+    program = """
+        import multiprocessing, socket, sys
+
+        def child(number):
+            left = socket.socket()
+            return number, __name__, "managed_store.testing" in sys.modules
+
+        if __name__ == "__main__":
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                print(pool.map(child, [1]))
+                pool.close()
+                pool.join()
+    """
+    written(tmp_path / "script.py", program)
+    for program_arguments in (["script.py"], ["-m", "script"]):
+        plain, ran = python(*program_arguments, folder=tmp_path), run(*program_arguments, folder=tmp_path)
+        assert plain.stdout == ran.stdout == "[(1, '__mp_main__', False)]\n"
+        assert ran.stderr == "managed-store: nothing was left open\n"
+
+
+def test_a_safe_path(tmp_path: Path) -> None:
+    """Under ``-P`` nothing beside the program is imported, as Python has it."""
+    written(tmp_path / "script.py", "import sys; print(sys.path[0]); import beside")
+    written(tmp_path / "beside.py", "")
+    plain = python("-P", "script.py", folder=tmp_path)
+    ran = python("-P", "-m", "managed_store", "run", "script.py", folder=tmp_path)
+    assert plain.returncode == ran.returncode == 1
+    assert plain.stdout == ran.stdout
+    assert plain.stderr.splitlines()[-1] in ran.stderr.splitlines()
+
+
+def test_what_gcsfs_leaves_open(gcs: GCSServer, tmp_path: Path) -> None:
+    """Its session is told with the line that asked for the group."""
+    written(
+        tmp_path / "reads.py",
+        """
+        import json, sys, zarr
+
+        group = zarr.open_group(sys.argv[1], mode="r", storage_options=json.loads(sys.argv[2]))
+        print(group["numbers"].shape)
+        """,
+    )
+    result = run("reads.py", "gs://bucket/data.zarr", json.dumps(gcs.storage_options), folder=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "(4, 6)\n")
+    assert "1 aiohttp session" in result.stderr
+    assert "\nopened at reads.py:4, in <module>\n" in result.stderr
