@@ -25,10 +25,12 @@ from typing import Any
 
 import fsspec
 import fsspec.asyn
+import numpy.testing  # noqa: F401 - numpy imports it when it is first used, which would be in each child
 import uvloop
 from zarr.core.sync import sync
 
 from tests import uses
+from tests.botocore_files import keep_botocore_files
 from tests.footprint import NOTHING, Footprint
 from tests.uses import CLOSES_IN_BACKGROUND, USES, Subject
 
@@ -119,6 +121,11 @@ def import_backends(url: str, options: dict[str, Any]) -> None:
             fsspec.get_filesystem_class(protocol)
     if url.startswith("gs") and fsspec.get_filesystem_class("gs").__name__ == "ExtendedGcsFileSystem":
         import grpc  # noqa: F401
+    if "botocore" in sys.modules:
+        from botocore.session import get_session
+
+        keep_botocore_files()
+        get_session().create_client("s3", region_name="us-east-1")  # never used: it has opened nothing
 
 
 def start_grpc() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,11 +12,25 @@ from pathlib import Path
 import pytest
 
 from managed_store import ManagedStore
+from tests.botocore_files import keep_botocore_files
 from tests.hierarchy import write_hierarchy
 from tests.places import Place, Places
 from tests.servers import FolderServer, GCSServer, S3Server, gcs_server, http_server, s3_server
 
 __all__ = ["BACKENDS", "Place", "place_of", "trusting", "write_hierarchy"]
+
+keep_botocore_files()
+
+
+def pytest_collection_finish() -> None:
+    """Let the collections that tests ask for, some thousand, pass over what the imports have made."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """The last collections of pytest and of Python pass over nothing."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

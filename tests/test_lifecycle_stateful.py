@@ -344,7 +344,6 @@ def test_what_is_open_is_what_the_model_says(server: FolderServer) -> None:
     sync(asyncio.sleep(0))  # zarr's loop is there before anything is counted
     LifecycleMachine.server = server
     gc.collect()
-    gc.freeze()  # for the collections in `drop`: there are some thousand
     run_state_machine_as_test(
         LifecycleMachine,
         settings=settings(
@@ -354,4 +353,3 @@ def test_what_is_open_is_what_the_model_says(server: FolderServer) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    gc.unfreeze()
