@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-__all__ = ["finished", "retrieve", "run_to_first_pause"]
+__all__ = ["finished", "retrieve", "run_to_first_pause", "running_loop"]
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that is running on this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def finished(task: asyncio.Task[Any]) -> None:

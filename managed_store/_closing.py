@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec
 
+from managed_store._awaiting import running_loop
 from managed_store._lifecycle import Drain, State
 from managed_store._sessions import Session
 from managed_store.errors import StoreCloseError
 
-__all__ = ["Closing", "close_in_background", "on_its_loop", "running_loop"]
+__all__ = ["Closing", "close_in_background", "on_its_loop"]
 
 P = ParamSpec("P")
 
@@ -191,14 +192,6 @@ class Closing:
             raise StoreCloseError("; ".join(map(str, self._failures)), left_open) from ExceptionGroup(
                 "closing failed on several loops", self._failures
             )
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that is running on this thread."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def close_in_background(sessions: Iterable[Session], timeout: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from contextvars import Context
 
-from managed_store._closing import running_loop
+from managed_store._awaiting import running_loop
 from managed_store._lifecycle import State
 from managed_store._sessions import Session
 

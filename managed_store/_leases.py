@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from managed_store._closing import Closing, running_loop
+from managed_store._awaiting import running_loop
+from managed_store._closing import Closing
 from managed_store._lifecycle import Drain, State, Statistics
 from managed_store._pooling import Pool, PoolLimits, SharedOwner
 from managed_store._recipe import Recipe

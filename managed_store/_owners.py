@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from managed_store._awaiting import finished
-from managed_store._closing import Closing, close_in_background, running_loop
+from managed_store._awaiting import finished, running_loop
+from managed_store._closing import Closing, close_in_background
 from managed_store._lifecycle import Drain, State, Statistics
 from managed_store._never_closed import NeverClosed
 from managed_store._recipe import Recipe

@@ -145,12 +145,8 @@ class Pool:
         """Close every session, and wait for that without blocking the running loop."""
         await self._closing(drain).run_async()
 
-    def close_sessions(self) -> None:
-        """Close every session, and wait for that; the pool stays open, and opens others when they are asked for."""
-        Closing(self.sessions(), Drain.ALL, timeout=self.limits.close_timeout, what=self.name).run()
-
     async def aclose_sessions(self, timeout: float) -> None:
-        """Close every session as `close_sessions` does, without blocking the running loop, in `timeout` seconds."""
+        """Close every session, in `timeout` seconds; the pool stays open, and opens others when they are asked for."""
         await Closing(self.sessions(), Drain.ALL, timeout=timeout, what=self.name).run_async()
 
     def _closing(self, drain: Drain) -> Closing:

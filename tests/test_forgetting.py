@@ -230,5 +230,5 @@ def test_an_unpickled_copy_is_dropped_in_silence(server: FolderServer) -> None:
         sync(copy.get(KEY, PROTOTYPE))
         del copy
     assert server.opened() - opened == 1
-    PROCESS_POOL.close_sessions()
+    sync(PROCESS_POOL.aclose_sessions(timeout=5.0))
     assert server.wait_for_connections(0) == 0

@@ -38,12 +38,12 @@ PROTOTYPE = default_buffer_prototype()
 def server() -> Iterator[FolderServer]:
     """A server of one test alone, and nothing in the pool of this process before and after."""
     gc.collect()  # copies that an error's traceback holds use the same filesystem: all servers are one to HTTP
-    PROCESS_POOL.close_sessions()
+    sync(PROCESS_POOL.aclose_sessions(timeout=5.0))
     with http_server() as server:
         (server.root / KEY).write_bytes(CONTENT)
         write_hierarchy(str(server.root / "data.zarr"))
         yield server
-        PROCESS_POOL.close_sessions()
+        sync(PROCESS_POOL.aclose_sessions(timeout=5.0))
         assert server.wait_for_connections(0) == 0
 
 

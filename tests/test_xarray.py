@@ -23,6 +23,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from zarr.core.sync import sync
 
 from managed_store import ArgumentError, ArgumentTypeError, ManagedStore, StoreClosedError, StoreCloseError
 from managed_store._datasets import ClosingOfDataset
@@ -470,7 +471,7 @@ def test_a_pickled_dataset(own: Data, how: str) -> None:
         other = pickle.loads(pickle.dumps(opened))
     np.testing.assert_array_equal((other["a"] if how == "tree" else other)["t"].copy()[:4], year(0)["t"])
     other.close()
-    PROCESS_POOL.close_sessions()
+    sync(PROCESS_POOL.aclose_sessions(timeout=5.0))
     assert own.server.wait_for_connections(0) == 0
 
 

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+from managed_store._awaiting import running_loop
 from managed_store._closers._closer import Closer
 from managed_store._threads import in_helper_thread
 
-__all__ = ["Layer", "LayerCloser"]
+__all__ = ["ElsewhereCloser", "Layer", "LayerCloser"]
 
 _logger = logging.getLogger("managed_store")
 
@@ -164,14 +165,14 @@ class ElsewhereCloser(Closer):
         self._closer.close_copies()  # the thread of that loop has stayed in the parent
 
     async def _awaited_there(self, step: Any) -> None:
-        if _is_current(self._loop):
+        if running_loop() is self._loop:
             await step
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(step, self._loop))
 
     def _called_there(self, step: Callable[[], T], *, otherwise: T) -> T:
         """Take a step that does not block on the other loop; should that be blocked, go on without it."""
-        if _is_current(self._loop) or not self._loop.is_running():
+        if running_loop() is self._loop or not self._loop.is_running():
             return step()
         answer: concurrent.futures.Future[T] = concurrent.futures.Future()
 
@@ -193,10 +194,3 @@ async def _attempted(step: Awaitable[None], failures: list[Exception]) -> None:
         await step
     except Exception as error:
         failures.append(error)
-
-
-def _is_current(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False

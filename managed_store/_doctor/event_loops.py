@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.metadata
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from managed_store._doctor.versions import installed_version
 
 __all__ = ["Finding", "examine_event_loops"]
 
@@ -72,7 +73,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _uvloop() -> Finding:
-    version = _version_of("uvloop")
+    version = installed_version("uvloop")
     if version is None:
         return Finding("uvloop", True, "not installed")
     used = "uvloop" in type(_new_loop()).__module__
@@ -90,7 +91,7 @@ def _nested() -> Finding:
             "its asyncio.run does not end what runs on a loop before it closes that, so that sessions can only be cut "
             "off; do without it, or leave stores by async with",
         )
-    installed = _version_of("nest_asyncio")
+    installed = installed_version("nest_asyncio")
     found = "nest_asyncio is not installed" if installed is None else f"nest_asyncio {installed} is not applied"
     return Finding("nested loops", True, found)
 
@@ -151,10 +152,3 @@ def _answered(name: str, ask: Callable[[], None]) -> Finding:
     if raised:
         return Finding(name, False, f"cannot be asked: {type(raised[0]).__name__}", "see whether the package imports")
     return Finding(name, True, "answers")
-
-
-def _version_of(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

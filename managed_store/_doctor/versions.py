@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 
 from managed_store._doctor.facts import FACTS, Fact
 
-__all__ = ["PACKAGES", "Package", "examine_versions", "installed_versions", "supported_versions"]
+__all__ = ["PACKAGES", "Package", "examine_versions", "installed_version", "installed_versions", "supported_versions"]
 
 PACKAGES = ("Python", "zarr", "fsspec", "aiohttp", "gcsfs", "s3fs", "adlfs", "aiobotocore")
 
@@ -52,9 +52,17 @@ class Package:
         return max(releases, key=Version, default=None)
 
 
+def installed_version(name: str) -> str | None:
+    """Read the version of a package from its metadata; None if it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def installed_versions() -> dict[str, str | None]:
     """Read the versions from the packages' metadata; nothing is imported."""
-    return {name: platform.python_version() if name == "Python" else _installed(name) for name in PACKAGES}
+    return {name: platform.python_version() if name == "Python" else installed_version(name) for name in PACKAGES}
 
 
 def supported_versions() -> dict[str, str]:
@@ -112,11 +120,4 @@ def _parsed(version: str | None) -> Version | None:
     try:
         return None if version is None else Version(version)
     except InvalidVersion:
-        return None
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
         return None
