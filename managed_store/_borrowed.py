@@ -12,7 +12,7 @@ from managed_store.errors import StoreOpenError
 __all__ = ["check_loops"]
 
 
-def check_loops(name: str, value: Any, loop: asyncio.AbstractEventLoop, url: str) -> None:
+def check_loops(name: str, value: Any, loop: asyncio.AbstractEventLoop) -> None:
     """Check that nothing of the user's is bound to another event loop than `loop`, where it is to be used.
 
     Parameters
@@ -23,8 +23,6 @@ def check_loops(name: str, value: Any, loop: asyncio.AbstractEventLoop, url: str
         A live object, or a mapping of options with live objects among them.
     loop : asyncio.AbstractEventLoop
         The loop that is to use it.
-    url : str
-        The store, for the message; without secrets.
 
     Raises
     ------
@@ -36,8 +34,8 @@ def check_loops(name: str, value: Any, loop: asyncio.AbstractEventLoop, url: str
             if bound is not loop:
                 raise StoreOpenError(
                     f"{each_name} is a {type(each).__name__} that belongs to the event loop {bound!r}, so that the "
-                    f"store {url!r} can be used on that loop alone; this is {loop!r}. Use the store there, through "
-                    f"zarr's asynchronous API, or leave the option out: the store makes its own on each loop."
+                    f"store can be used on that loop alone; this is {loop!r}. Use it there, through zarr's "
+                    f"asynchronous API, or leave the option out: the store makes its own on each loop."
                 )
 
 

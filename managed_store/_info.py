@@ -22,13 +22,21 @@ def info(url: str, storage_options: Mapping[str, Any]) -> int:
     -------
     int
         The exit code, 0.
+
+    Raises
+    ------
+    ManagedStoreError
+        There is no group or array.
     """
     import zarr
 
-    from managed_store import ManagedStore
+    from managed_store import ManagedStore, ManagedStoreError
 
     with ManagedStore(url, storage_options=dict(storage_options), read_only=True) as store:
-        node = zarr.open(store, mode="r")
+        try:
+            node = zarr.open(store, mode="r")
+        except FileNotFoundError:
+            raise ManagedStoreError("There is no zarr group or array here.") from None
         if isinstance(node, zarr.Array):
             print(f"{store}  {_described(node)}")
             return 0

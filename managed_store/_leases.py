@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from managed_store._awaiting import running_loop
@@ -15,7 +16,7 @@ from managed_store._sessions import Session
 from managed_store._sharing import is_quickly_shared, shared_part
 from managed_store._threads import in_helper_thread
 from managed_store._zarr_loop import run_on_zarr_loop
-from managed_store.errors import StoreClosedError
+from managed_store.errors import StoreClosedError, StoreOpenError
 
 __all__ = ["PROCESS_POOL", "Lease"]
 
@@ -74,21 +75,27 @@ class Lease:
 
     async def open_session(self) -> Session:
         """The open session of the running loop."""
-        try:
+        with self._naming_the_store():
             if self._owner is None and not is_quickly_shared(self.recipe):
                 await in_helper_thread(self._found_owner)
             return await self._found_owner().open_session()
-        except StoreClosedError:
-            raise self.recipe.closed_error() from None
 
     def open_session_at_once(self) -> Session:
         """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
         if running_loop() is None:
             return run_on_zarr_loop(self.open_session())
-        try:
+        with self._naming_the_store():
             return self._found_owner().open_session_at_once()
+
+    @contextmanager
+    def _naming_the_store(self) -> Iterator[None]:
+        """Errors of the filesystem that many stores share, as errors of this one."""
+        try:
+            yield
         except StoreClosedError:
             raise self.recipe.closed_error() from None
+        except StoreOpenError as error:
+            raise self.recipe.open_error(error.__cause__ or error) from error.__cause__
 
     def _found_owner(self) -> SharedOwner:
         owner = self._owner

@@ -8,8 +8,9 @@ from managed_store._arguments import caller, checked_count, checked_exceptions, 
 from managed_store._leases import Lease
 from managed_store._leaving import Closable
 from managed_store._lifecycle import Drain, PoolStatistics
+from managed_store._options import checked_options, copied
 from managed_store._pooling import Pool, PoolLimits
-from managed_store._recipe import Recipe, checked_options
+from managed_store._recipe import Recipe
 from managed_store.store import ALLOWED_EXCEPTIONS, ManagedFSSpecStore
 
 __all__ = ["StorePool"]
@@ -75,7 +76,7 @@ class StorePool(Closable):
         max_idle: float = 60.0,
         max_filesystems: int = 100,
     ) -> None:
-        self._options = checked_options(storage_options)
+        self._options = copied(checked_options(storage_options))
         limits = PoolLimits(
             close_timeout=checked_seconds("close_timeout", close_timeout),
             max_idle=checked_seconds("max_idle", max_idle, infinite=True, zero=False),

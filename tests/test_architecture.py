@@ -32,8 +32,8 @@ FLOORS = [
     {"_sessions"},
     {"_building", "_wrapped", "_requests", "_arguments", "_twins", "_sharing"},
     {"_recipe", "_caches"},
-    {"_levels"},
-    {"_chain", "_threaded", "_closers", "_borrowed"},
+    {"_levels", "_options"},
+    {"_chain", "_protocols", "_threaded", "_closers", "_borrowed"},
     {
         "_lifecycle",
         "_zarr_loop",

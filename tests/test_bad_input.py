@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import math
+import re
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -76,10 +79,41 @@ def test_missing_package_without_an_extra(monkeypatch: pytest.MonkeyPatch) -> No
         ManagedStore("somefs://a")
 
 
-def managed_extras() -> dict[str, str]:
-    from managed_store import _recipe
+@pytest.mark.parametrize(
+    ("url", "package", "to_install"),
+    [
+        ("sftp://host/a", "paramiko", "paramiko"),
+        ("zip::ssh://host/a.zip", "paramiko", "paramiko"),
+        ("smb://host/share/a", "smbclient", "smbprotocol"),
+        ("webhdfs://host/a", "requests", "requests"),
+    ],
+)
+def test_missing_package_of_fsspecs_own_filesystems(
+    url: str, package: str, to_install: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what a module of fsspec's needs is looked for at once, and not at first use."""
+    monkeypatch.setattr("managed_store._protocols.registered_implementations", {})  # imported by other tests
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=rf"'{package}' .*: pip install {to_install}\.") as caught:
+        ManagedStore(url)
+    assert caught.value.name == package
 
-    return _recipe._EXTRAS
+
+def test_each_filesystem_of_fsspec_that_needs_a_package_is_known() -> None:
+    """Those of which fsspec itself says that something must be installed; and it is what their modules import."""
+    from managed_store._protocols import _package_of
+
+    own = {each["class"] for each in known_implementations.values() if "err" in each}
+    for name in filter(lambda name: name.startswith("fsspec.") and not name.endswith("HTTPFileSystem"), own):
+        module = importlib.util.find_spec(name.rpartition(".")[0])
+        assert module is not None
+        assert _package_of(name) in re.findall(r"(?:import|from) (\w+)", Path(str(module.origin)).read_text())
+
+
+def managed_extras() -> dict[str, str]:
+    from managed_store import _protocols
+
+    return _protocols._TO_INSTALL
 
 
 @pytest.mark.parametrize("options", [[("a", 1)], "anon", 3, {"a"}])

@@ -113,7 +113,7 @@ async def test_a_connector_on_another_loop(
             await asyncio.to_thread(read, store)
         message = str(e.value)
         assert "can be used on that loop alone" in message
-        assert "Use the store there" in message
+        assert "Use it there" in message
         assert "leave the option out" in message
         assert await aread(store) == CONTENTS[KEY]
         with pytest.raises(StoreOpenError, match="belongs to the event loop"):

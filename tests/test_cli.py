@@ -71,10 +71,33 @@ def test_info_takes_options(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["info", "memory://nothing", "--option", 'headers={"a": "b"}', "--option", "asynchronous=false"])
     assert code == 1
     assert "storage_options['asynchronous'] must be True or absent" in capsys.readouterr().err
+    assert main(["info", "memory://nothing", "--option", "asynchronous=False"]) == 1
+    assert "storage_options['asynchronous'] must be True or absent" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         main(["info", "memory://nothing", "--option", "anon"])
     assert caught.value.code == 2
     assert "must look like KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True), ("True", True), ("False", False), ("None", None), ("null", None), ("3", 3), ('"3"', "3"),
+        ('"True"', "True"), ("anon", "anon"), ("a=b", "a=b"), ("", ""), ('["a"]', ["a"]),
+    ],
+)  # fmt: skip
+def test_how_an_option_is_read(text: str, value: object) -> None:
+    """As JSON, or as Python spells its constants; in quotes it is text in any case."""
+    from managed_store._commands.info import _option
+
+    assert _option(f"name={text}") == ("name", value)
+
+
+@pytest.mark.parametrize("url", ["memory://nothing", "no/such/folder"])
+def test_info_of_nothing(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A place without a group or array is told of in plain words."""
+    assert main(["info", url]) == 1
+    assert capsys.readouterr().err == f"managed-store: {url}: There is no zarr group or array here.\n"
 
 
 def test_info_tells_what_went_wrong_without_secrets() -> None:

@@ -101,10 +101,18 @@ def test_what_the_url_and_the_options_say_differently() -> None:
 def test_what_only_the_filesystem_can_reject() -> None:
     """Each store with those options is told, each time; the others work."""
     with StorePool() as pool:
-        wrong = [pool.store("s3://bucket/a", storage_options={"key": "a", "username": "b"}) for _ in range(2)]
+        wrong = [
+            pool.store(f"s3://bucket/{name}", storage_options={"key": "a", "username": "b"}) for name in ("a", "b")
+        ]
         for store in wrong * 2:
-            with pytest.raises(StoreOpenError, match="could not be built: KeyError"):
+            message = (
+                rf"The filesystem of '{store}' could not be built: KeyError"  # not that of the shared one, 's3://'
+            )
+            with pytest.raises(StoreOpenError, match=message) as caught:
                 zarr.open_group(store, mode="r")
+            assert isinstance(caught.value.__cause__, KeyError)
+            with pytest.raises(StoreOpenError, match=message):
+                _ = store.fs
         assert not sync(pool.store("memory://a").exists("zarr.json"))
         assert pool.statistics().filesystems == 1
 

@@ -70,7 +70,7 @@ def build(recipe: Recipe, loop: asyncio.AbstractEventLoop) -> Built:
     Exception
         Whatever a backend raises. What had been built by then is closed again.
     """
-    builder = Builder(loop, recipe.redacted_url)
+    builder = Builder(loop)
     try:
         layer, path = builder.of_recipe(recipe, asynchronous=True)
         layer = builder.made_asynchronous(layer)

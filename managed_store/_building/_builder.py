@@ -43,13 +43,10 @@ class Builder:
     ----------
     loop : asyncio.AbstractEventLoop
         The loop on which the outermost filesystem is to be awaited.
-    url : str
-        What is built, for messages; without secrets.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, url: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._url = url
         self._built: list[Layer] = []
 
     def of_recipe(self, recipe: Recipe, *, asynchronous: bool) -> tuple[Layer, str]:
@@ -117,7 +114,7 @@ class Builder:
                     "storage_options['fs'] is an asynchronous filesystem, and is to be called synchronously here. "
                     "Give one that was made without asynchronous=True."
                 )
-            check_loops("storage_options['fs']", filesystem, self._loop, self._url)
+            check_loops("storage_options['fs']", filesystem, self._loop)
         return Layer(filesystem, borrowed=True)
 
     def target(self, link: Link, inner: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
@@ -213,7 +210,7 @@ class Builder:
                 options[sessions] = {"connector_owner": False, **level}
         if link.cls.async_impl:
             options["asynchronous"] = asynchronous
-            check_loops(link.name, link.options, self._loop if asynchronous else get_loop(), self._url)
+            check_loops(link.name, link.options, self._loop if asynchronous else get_loop())
         with building(link.cls, options):
             filesystem = link.cls(skip_instance_cache=True, **options)
         return self.add(filesystem, caches_listings=wants_listings_cache(link.options)), link.location

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+# What means the same in Python, as it is written in JSON.
+_IN_JSON = {"True": "true", "False": "false", "None": "null"}
+
 
 def add_parser(commands: Parsers) -> None:
     """Add the parser of ``info``."""
@@ -23,7 +26,8 @@ def add_parser(commands: Parsers) -> None:
         action="append",
         default=[],
         type=_option,
-        help="a storage option; VALUE is read as JSON if it is JSON, else as text; may be given several times",
+        help="a storage option; VALUE is read as JSON if it is JSON, or True, False or None, else as text "
+        "(that of a number in quotes: KEY='\"1\"'); may be given several times",
     )
     parser.set_defaults(run=run)
 
@@ -46,7 +50,7 @@ def _option(text: str) -> tuple[str, Any]:
     if not name or not separator:
         raise argparse.ArgumentTypeError(f"must look like KEY=VALUE, such as anon=true; got {name!r}")
     try:
-        return name, json.loads(value)
+        return name, json.loads(_IN_JSON.get(value, value))
     except json.JSONDecodeError:
         return name, value
 
@@ -54,9 +58,11 @@ def _option(text: str) -> tuple[str, Any]:
 def _told(error: Exception, parsed: argparse.Namespace) -> str:
     """What went wrong, in one line, without the values of the options and the URL's secrets."""
     from managed_store._redaction import redacted
+    from managed_store.errors import ManagedStoreError
 
     cause = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
-    text = f"{type(error).__name__}: {error}{cause}".replace(parsed.url, redacted(parsed.url))
+    kind = "" if isinstance(error, ManagedStoreError) else f"{type(error).__name__}: "
+    text = f"{kind}{error}{cause}".replace(parsed.url, redacted(parsed.url))
     for _, value in parsed.option:
         if isinstance(value, str) and value:
             text = text.replace(value, "***")

@@ -1,0 +1,129 @@
+"""Storage options as values: checked, copied, compared, hashed and pickled, whatever they hold."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, MutableSet
+from types import MappingProxyType
+from typing import Any
+
+from fsspec.spec import AbstractFileSystem
+
+from managed_store._chain import DECIDED_HERE
+from managed_store.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["checked_options", "copied", "equal_values", "hash_of", "in_order"]
+
+# What a filesystem of a managed store is always built with. A user may say the same, not the opposite.
+_ALWAYS = {"asynchronous": True, "skip_instance_cache": True}
+
+# Types whose values a hash may look at.
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+
+# Plain mappings by other names: kept as they are, they could change after a session was opened with what they said.
+_DICTS = frozenset({dict, OrderedDict, defaultdict, MappingProxyType})
+
+
+def checked_options(storage_options: object) -> dict[str, Any]:
+    """Check the options that every filesystem has, and leave out those that say what is so in any case."""
+    if storage_options is None:
+        return {}
+    if not isinstance(storage_options, Mapping):
+        raise ArgumentTypeError(
+            f"storage_options must be a mapping of option names to values, such as {{'anon': True}}; "
+            f"got {type(storage_options).__name__}."
+        )
+    for name in storage_options:
+        if not isinstance(name, str):
+            raise ArgumentTypeError(
+                f"storage_options must have strings as keys, such as 'anon'; got a key of type {type(name).__name__}."
+            )
+    for name, always in _ALWAYS.items():
+        if name in storage_options and storage_options[name] is not always:
+            raise ArgumentError(
+                f"storage_options[{name!r}] must be {always} or absent: a managed store builds private, asynchronous "
+                f"filesystems. Leave it out."
+            )
+    if storage_options.get("loop") is not None:
+        raise ArgumentError(
+            "storage_options['loop'] must be absent: a managed store opens one filesystem per event loop, on that "
+            "loop. Leave it out, and use the store on the loop you mean."
+        )
+    return {name: value for name, value in storage_options.items() if name not in DECIDED_HERE}
+
+
+def copied(value: Any) -> Any:
+    """Copy the plain containers, so that later changes by the caller do not reach us; borrow all else as it is.
+
+    What is equal comes out alike, and is pickled alike: names in order, and one object for each of the strings. These
+    are not interned: Python 3.12 keeps what is for ever, and they may be secrets that are rotated.
+    """
+    return _copied(value, {})
+
+
+def _copied(value: Any, strings: dict[str, str]) -> Any:
+    if type(value) in _DICTS:
+        names = sorted(value) if all(type(name) is str for name in value) else value
+        return {_copied(name, strings): _copied(value[name], strings) for name in names}
+    if type(value) in (list, tuple, set):
+        return type(value)(_copied(each, strings) for each in value)
+    if isinstance(value, MutableMapping | MutableSequence | MutableSet):
+        return copy.copy(value)  # equal to itself alone: whether it says the same is not known here
+    return strings.setdefault(value, value) if type(value) is str else value
+
+
+def in_order(value: Any) -> Any:
+    """The same, but that each set is pickled in an order that does not depend on the seed of hashes."""
+    if type(value) is dict:
+        return {name: in_order(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(in_order, value))
+    return _SetInOrder(value) if type(value) in (set, frozenset) else value
+
+
+class _SetInOrder:
+    """What a set is pickled as; it comes back as a set."""
+
+    def __init__(self, members: set[Any] | frozenset[Any]) -> None:
+        self._members = members
+
+    def __reduce__(self) -> tuple[type, tuple[list[Any]]]:
+        return type(self._members), (sorted(self._members, key=pickle.dumps),)
+
+
+def equal_values(left: Any, right: Any) -> bool:
+    """Whether two options say the same, by value and type: 1 is not True. A live object is equal to itself alone.
+
+    What cannot be hashed may change, so that its value of now says nothing; and filesystems compare by fsspec's token.
+    """
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if type(left) is dict:
+        return _typed(left) == _typed(right) and all(equal_values(value, right[name]) for name, value in left.items())
+    if type(left) in (list, tuple):
+        return len(left) == len(right) and all(map(equal_values, left, right))
+    if type(left) in (set, frozenset):
+        return _typed(left) == _typed(right)
+    if type(left).__hash__ is None or isinstance(left, AbstractFileSystem):
+        return False
+    try:
+        return bool(left == right)
+    except Exception:  # whatever the comparison of an unknown object raises
+        return False
+
+
+def _typed(values: Iterable[Any]) -> set[tuple[type, Any]]:
+    return {(type(value), value) for value in values}
+
+
+def hash_of(value: Any) -> int:
+    """A hash that goes with `equal_values`: of the types alone, where nothing is known of a value."""
+    if type(value) is dict:
+        return hash(frozenset((name, hash_of(each)) for name, each in value.items()))
+    if type(value) in (list, tuple):
+        return hash((type(value), *map(hash_of, value)))
+    return hash((type(value), value if type(value) in _PLAIN else None))
