@@ -15,7 +15,7 @@ class ClosableStore(Closable, GuardedStore):
     """A handle on the sessions of an owner. Not for use by itself: `ManagedFSSpecStore` makes it."""
 
     _is_derived: bool
-    _lease: object
+    _token: object
 
     async def _open(self) -> None:
         self._refuse_if_closed()
@@ -63,7 +63,7 @@ class ClosableStore(Closable, GuardedStore):
         """End this handle; return whether that ends the sessions: the store itself does, or the last of its handles."""
         self._is_closed = True
         self._is_open = False
-        self._sessions.handles.discard(self._lease)
+        self._sessions.handles.discard(self._token)
         return not self._is_derived or not self._sessions.handles
 
     def __enter__(self) -> Self:
@@ -78,4 +78,4 @@ class ClosableStore(Closable, GuardedStore):
 
     def __del__(self) -> None:
         if self._owner is not None:  # a closed one too: Ctrl-C may have struck before its sessions were closed
-            self._owner.release(self._lease)
+            self._owner.release(self._token)

@@ -10,14 +10,15 @@ import asyncio
 import itertools
 import logging
 import time
-import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from managed_store._awaiting import finished, retrieve, run_to_first_pause
+from managed_store._awaiting import finished, retrieve
 from managed_store._building import Built, build
-from managed_store._closers import Closer, closer_of
+from managed_store._closers import closer_of
+from managed_store._holding import Holding
 from managed_store._lifecycle import Drain, State
+from managed_store._loop_end import EndOfLoop, is_ending
 from managed_store._recipe import Recipe
 from managed_store._requests import RequestsInFlight
 from managed_store._threads import in_helper_thread
@@ -33,9 +34,6 @@ T = TypeVar("T")
 
 # Sessions are numbered in the order in which they are made.
 _numbers = itertools.count()
-
-# Loops that are shutting down their async generators: a session that was opened there now could not end with its loop.
-_ending_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 # How many paths of one filesystem are kept wrapped: a service may open any number of them, one after the other.
 _MOST_WRAPPED = 128
@@ -72,7 +70,7 @@ class Session:
         close_timeout: float,
         on_end: Callable[[Session], None],
     ) -> None:
-        if loop in _ending_loops:
+        if is_ending(loop):
             raise recipe.closed_error(" with this event loop, which is ending")
         self.loop = loop
         self.number = next(_numbers)
@@ -89,9 +87,8 @@ class Session:
         self._opening: asyncio.Task[None] | None = None
         self._awaited = 0  # how many wait for it to be open, to begin a request at once
         self._closing: asyncio.Task[None] | None = None
-        self._closer: Closer | None = None
-        self._sealed = False
-        self._guard: Any = self._close_with_loop()  # `ag_running` is missing from typeshed's AsyncGenerator
+        self._holding: Holding | None = None
+        self._end_of_loop = EndOfLoop(loop, lambda: self.close(Drain.ALL, close_timeout))
 
     # Opening
 
@@ -144,9 +141,7 @@ class Session:
             built = await in_helper_thread(
                 lambda: build(self._recipe, self.loop), discard=lambda built: closer_of(built.layer).force()
             )
-            self._take(built)
-            assert self._closer is not None
-            await self._closer.open()
+            await self._take(built).open()
         except BaseException:
             if self.state is State.NEW:  # nobody is closing it, and the next use tries again, with another session
                 self._force()
@@ -163,22 +158,11 @@ class Session:
         self.state = State.OPEN
         self.requests.idle_since = time.monotonic()
 
-    def _take(self, built: Built) -> None:
+    def _take(self, built: Built) -> Holding:
         self.built = built
-        self._closer = closer_of(built.layer)
-        run_to_first_pause(self._guard.__anext__())
-
-    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
-        """Close the session when its loop shuts down its async generators, as `asyncio.run` does before it closes it.
-
-        Public API, the right loop, and the right moment: the loop's tasks are done and it still runs.
-        """
-        try:
-            yield
-        finally:
-            if self.state is not State.CLOSED:
-                _ending_loops.add(self.loop)
-                await self.close(Drain.ALL, self._close_timeout)
+        self._holding = Holding(built, self._refuse)
+        self._end_of_loop.watch()
+        return self._holding
 
     # Use
 
@@ -294,10 +278,9 @@ class Session:
         try:
             self._begin_closing()
             await self._drain(drain, deadline)
-            self._seal()
-            if self._closer is not None:
+            if self._holding is not None:
                 async with asyncio.timeout_at(deadline):
-                    await self._closer.close()
+                    await self._holding.close()
         except Exception as error:  # whatever a backend raises while it closes, or time is up: its sockets must go
             _logger.debug("%r did not close gracefully: %s", self._recipe.redacted_url, type(error).__name__)
             self._force()
@@ -306,19 +289,11 @@ class Session:
             raise
         finally:
             self._end()
-        await self._verify()
-
-    async def _verify(self) -> None:
-        """Give what was cut off the few turns of the loop that it needs, and name what is open after that."""
-        for pause in (0.0, 0.0, 0.001, 0.01, None):
-            left_open = self._closer.still_open() if self._closer is not None else []
-            if not left_open:
-                return
-            if pause is not None:
-                await asyncio.sleep(pause)
-        raise StoreCloseError(
-            f"Closing {self._recipe.redacted_url!r} left open: {', '.join(left_open)}.", left_open=left_open
-        )
+        left_open = [] if self._holding is None else await self._holding.left_open()
+        if left_open:
+            raise StoreCloseError(
+                f"Closing {self._recipe.redacted_url!r} left open: {', '.join(left_open)}.", left_open=left_open
+            )
 
     def _begin_closing(self) -> None:
         """Refuse new requests, and give up opening."""
@@ -334,36 +309,25 @@ class Session:
         await self.requests.drained(drain, until=deadline - kept, by_force_until=deadline - kept / 2)
 
     def _notice(self) -> None:
-        if self._closer is not None:
-            self._closer.notice()
+        if self._holding is not None:
+            self._holding.notice()
 
-    def _seal(self) -> None:
-        """Take over from the backend: nothing of it opens again, and none of its finalizers runs."""
-        if self._closer is None or self._sealed:
-            return
-        self._sealed = True
-        if self.built is not None:
-            self.built.retire_finalizers()
-        self._closer.seal(self._refuse)
+    def _force(self) -> None:
+        if self._holding is not None:
+            self.forced = True
+            self._holding.force()
 
     def close_copies(self) -> None:
         """In a forked child: close its copies of the parent's sockets."""
-        if self._closer is not None:
-            self._closer.close_copies()
-
-    def _force(self) -> None:
-        self._seal()
-        if self._closer is not None:
-            self.forced = True
-            self._closer.force()
+        if self._holding is not None:
+            self._holding.close_copies()
 
     def _end(self) -> None:
         if self.state is State.CLOSED:
             return
         self.state = State.CLOSED
         self._wrapped.clear()
-        if not self._guard.ag_running:  # it runs where the loop itself ends the session
-            run_to_first_pause(self._guard.aclose())
+        self._end_of_loop.forget()
         self._on_end(self)
 
 

@@ -1,44 +1,27 @@
-"""xarray: datasets that close what was opened for them, and the engine ``managed_zarr``.
-
-Light to import: xarray loads the engines of all installed packages when it is first asked for one.
-"""
+"""xarray: datasets that close what was opened for them, and the engine ``managed_zarr``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
-from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import managed_store
 from managed_store._datasets import ClosingOfDataset
-from managed_store.errors import ArgumentTypeError, MissingPackageError
+from managed_store._zarr_engine import Lent, ManagedZarrBackendEntrypoint, managed_store_at, reads_only
+from managed_store.errors import ArgumentTypeError
 
-try:
-    import xarray as xr
-    from xarray.backends import BackendEntrypoint, ZarrBackendEntrypoint
-except ModuleNotFoundError as error:
-    if error.name != "xarray":
-        raise
-    raise MissingPackageError(
-        "managed_store.xarray needs the package 'xarray': pip install 'managed-store[xarray]'.", name="xarray"
-    ) from error
+# isort: split
+import xarray as xr  # after the engine, which says what to install where there is none
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from xarray import Dataset, DataTree
 
-    from managed_store import ManagedStore
-
 __all__ = ["ManagedZarrBackendEntrypoint", "open_dataset", "open_datatree", "open_mfdataset"]
 
 T = TypeVar("T", "Dataset", "DataTree")
-
-_PARAMETERS_OF_ZARR = [
-    name for name in signature(ZarrBackendEntrypoint.open_dataset).parameters if name not in ("self", "store", "engine")
-]
 
 
 def open_dataset(
@@ -193,13 +176,13 @@ def open_mfdataset(
             f"{type(urls).__name__}. Patterns are not expanded; for one dataset there is open_dataset."
         )
     pool = managed_store.StorePool(storage_options=storage_options, close_timeout=close_timeout)
-    lent: dict[Any, _Lent] = {}
+    lent: dict[Any, Lent] = {}
 
     def lend(url: Any) -> Any:
         if isinstance(url, list | tuple):
             return [lend(each) for each in url]
-        store = pool.store(url, read_only=_reads_only(options))
-        return lent.setdefault(url, _Lent(store))
+        store = pool.store(url, read_only=reads_only(options))
+        return lent.setdefault(url, Lent(store))
 
     with ExitStack() as on_failure:
         on_failure.enter_context(pool)
@@ -225,10 +208,10 @@ def _opened(
     function: Callable[..., T], url: Any, storage_options: Any, close_timeout: float, options: dict[str, Any]
 ) -> T:
     _check(options)
-    store = _store(url, storage_options, close_timeout, options)
+    store = managed_store_at(url, storage_options, close_timeout, options)
     with ExitStack() as on_failure:
         on_failure.enter_context(store)
-        opened = function(_Lent(store), engine=ManagedZarrBackendEntrypoint, **options)
+        opened = function(Lent(store), engine=ManagedZarrBackendEntrypoint, **options)
         on_failure.pop_all()
     opened.set_close(ClosingOfDataset(opened._close, [store]))
     return opened
@@ -242,96 +225,3 @@ def _check(options: Mapping[str, Any]) -> None:
         )
     if "backend_kwargs" in options:
         raise ArgumentTypeError("backend_kwargs must be left out: give what is in it as parameters of their own.")
-
-
-def _store(url: Any, storage_options: Any, close_timeout: Any, options: Mapping[str, Any]) -> ManagedStore:
-    return managed_store.ManagedStore(
-        url, storage_options=storage_options, read_only=_reads_only(options), close_timeout=close_timeout
-    )
-
-
-def _reads_only(options: Mapping[str, Any]) -> bool:
-    return bool(options.get("mode", "r") == "r")
-
-
-@dataclass(frozen=True, eq=False)
-class _Lent:
-    """A store that the engine is lent by the functions here, which close it themselves.
-
-    Not the store itself: xarray puts what it opens into sets, and asks for its ``path``.
-    """
-
-    store: ManagedStore
-
-    def __str__(self) -> str:
-        return str(self.store)
-
-
-class ManagedZarrBackendEntrypoint(BackendEntrypoint):
-    """The engine ``managed_zarr``: opens zarr by URL, for ``xarray.open_dataset(url, engine="managed_zarr")``.
-
-    The ``close()`` of what it opens closes the sessions. It takes the parameters of the engine ``zarr``, and
-    ``close_timeout`` in seconds. Stores are for the engine ``zarr``, which closes nothing that it is given.
-    """
-
-    description = "Open zarr by URL, with connections that are closed with the dataset (managed_store)"
-    supports_groups = True
-    open_dataset_parameters: ClassVar[tuple[str, ...] | None] = (*_PARAMETERS_OF_ZARR, "close_timeout")
-
-    def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Return False: this engine is for those who ask for it by name.
-
-        Whatever it can open, xarray's own engine ``zarr`` opens too. That a package is installed must not change which
-        engine opens a URL, and who closes it.
-
-        Parameters
-        ----------
-        filename_or_obj : object
-            What is to be opened; not looked at.
-
-        Returns
-        -------
-        bool
-            False.
-        """
-        return False
-
-    def open_dataset(self, filename_or_obj: Any, **options: Any) -> Dataset:
-        """Open one group."""
-        opened: Dataset = self._open("open_dataset", filename_or_obj, **options)
-        return opened
-
-    def open_datatree(self, filename_or_obj: Any, **options: Any) -> DataTree:
-        """Open a group and all groups below it, as a tree whose root closes the store."""
-        opened: DataTree = self._open("open_datatree", filename_or_obj, **options)
-        return opened
-
-    def open_groups_as_dict(self, filename_or_obj: Any, **options: Any) -> dict[str, Dataset]:
-        """Open a group and all groups below it, as datasets of which the last to be closed closes the store."""
-        opened: dict[str, Dataset] = self._open("open_groups_as_dict", filename_or_obj, **options)
-        return opened
-
-    def _open(
-        self,
-        method: str,
-        filename_or_obj: Any,
-        *,
-        storage_options: dict[str, Any] | None = None,
-        close_timeout: float = 5.0,
-        **options: Any,
-    ) -> Any:
-        function = getattr(ZarrBackendEntrypoint(), method)
-        if isinstance(filename_or_obj, _Lent):
-            store, opened = filename_or_obj.store, function(filename_or_obj.store, **options)
-        else:
-            store = _store(filename_or_obj, storage_options, close_timeout, options)
-            with ExitStack() as on_failure:
-                on_failure.enter_context(store)
-                opened = function(store, **options)
-                on_failure.pop_all()
-        together: set[ClosingOfDataset] = set()
-        for each in opened.values() if isinstance(opened, dict) else [opened]:
-            each.encoding["source"] = str(store)
-            if not isinstance(filename_or_obj, _Lent):
-                each.set_close(ClosingOfDataset(each._close, [store], together=together))
-        return opened

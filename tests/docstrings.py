@@ -36,10 +36,17 @@ def public_names() -> Iterator[str]:
             seen.add(id(exported))
             yield f"{module_name}.{name}"
             if inspect.isclass(exported):
-                for member, value in vars(exported).items():
-                    is_documented = callable(value) or isinstance(value, classmethod | property | staticmethod)
-                    if is_documented and not member.startswith(("_", "test_")):
-                        yield f"{module_name}.{name}.{member}"
+                for member in _members_of(exported):
+                    yield f"{module_name}.{name}.{member}"
+
+
+def _members_of(cls: type) -> Iterator[str]:
+    """The methods and properties of a class, and what it inherits within the package and has a docstring there."""
+    for base in cls.__mro__:
+        for name, value in vars(base).items() if base.__module__.startswith("managed_store") else ():
+            is_documented = callable(value) or isinstance(value, classmethod | property | staticmethod)
+            if is_documented and (base is cls or value.__doc__) and not name.startswith(("_", "test_")):
+                yield name
 
 
 def faults_of(name: str) -> Iterator[str]:

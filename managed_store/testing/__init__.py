@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from managed_store.errors import LeakError as LeakError
     from managed_store.errors import LeakWarning as LeakWarning
     from managed_store.testing._closer_contract import CloserContract as CloserContract
-    from managed_store.testing._closer_contract import SealedError as SealedError
+    from managed_store.testing._closer_steps import SealedError as SealedError
     from managed_store.testing._leak_check import leak_check as leak_check
     from managed_store.testing._report import Frame as Frame
     from managed_store.testing._report import Leak as Leak
@@ -25,7 +25,7 @@ _EXPORTS = {
     "LeakError": "managed_store.errors",
     "LeakReport": "managed_store.testing._report",
     "LeakWarning": "managed_store.errors",
-    "SealedError": "managed_store.testing._closer_contract",
+    "SealedError": "managed_store.testing._closer_steps",
     "leak_check": "managed_store.testing._leak_check",
 }
 

@@ -9,45 +9,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import threading
-import time
 import weakref
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
-from managed_store._closers import Closer, closer_for, retire_finalizers, retire_own_finalizers
+from managed_store._closers import Closer, closer_for
 from managed_store._closers.unknown import UnknownCloser
 from managed_store._observing import call_in_a_thread, connected_sockets, connections_made
+from managed_store.testing._closer_steps import StepsOfAStore, ask, in_time, on_a_loop, was_refused
 
-if TYPE_CHECKING:
-    from fsspec.spec import AbstractFileSystem
-
-__all__ = ["CloserContract", "SealedError"]
-
-# Seconds that one step may take before it counts as one that hangs, and for a loop to close what was cut off.
-_PATIENCE, _TURNS = 10.0, 1.0
-
-# Threads that belong to others: the default executors of event loops, fsspec's own loop and zarr's.
-_THREADS_OF_OTHERS = ("asyncio_", "fsspecIO", "zarr_")
+__all__ = ["CloserContract"]
 
 
-class SealedError(RuntimeError):
-    """What a sealed filesystem raises here where it would open a connection."""
-
-
-def _on_a_loop(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], None]:
-    """Make a test of a coroutine: it runs on an event loop of its own, and knows what was held before."""
-
-    def run(self: Any) -> None:
-        self._before = self._held()
-        asyncio.run(test(self))
-
-    run.__name__, run.__qualname__, run.__doc__ = test.__name__, test.__qualname__, test.__doc__
-    return run
-
-
-class CloserContract:
+class CloserContract(StepsOfAStore):
     """The promises of a closer, as tests.
 
     Override `make_filesystem` and `use`. The sockets and threads of the process are counted, so that nothing else
@@ -76,59 +50,10 @@ class CloserContract:
     """
 
     closer_class: ClassVar[type[Closer] | None] = None
-    only_by_awaiting: ClassVar[tuple[str, ...]] = ()
     opens_connections: ClassVar[bool] = True
     seals: ClassVar[bool] = True
 
-    def make_filesystem(self) -> AbstractFileSystem:
-        """Make a private filesystem: with ``skip_instance_cache=True``, and ``asynchronous=True`` if it can be."""
-        raise NotImplementedError("override make_filesystem, which returns a new, private filesystem")
-
-    async def use(self, filesystem: AbstractFileSystem) -> None:
-        """Make a real request, so that the filesystem opens what it needs; call what blocks in a thread.
-
-        Parameters
-        ----------
-        filesystem : fsspec.spec.AbstractFileSystem
-            What `make_filesystem` has made.
-        """
-        raise NotImplementedError("override use, which makes a request to a server")
-
-    def make_closer(self, filesystem: AbstractFileSystem) -> Closer:
-        """Make the closer of a filesystem. The default asks the registry, as a store does.
-
-        Parameters
-        ----------
-        filesystem : fsspec.spec.AbstractFileSystem
-            What `make_filesystem` has made.
-
-        Returns
-        -------
-        Closer
-            What is put to the test.
-        """
-        return closer_for(filesystem)
-
-    def filesystems(self, filesystem: AbstractFileSystem) -> list[AbstractFileSystem]:
-        """List what the closer serves: the filesystem alone, unless it was laid over others.
-
-        Parameters
-        ----------
-        filesystem : fsspec.spec.AbstractFileSystem
-            What `make_filesystem` has made.
-
-        Returns
-        -------
-        list of fsspec.spec.AbstractFileSystem
-            The filesystem, and all that it stands on.
-        """
-        return [filesystem]
-
-    def open_sockets(self) -> int:
-        """Count the TCP sockets of this process, but for those that listen. Needs the package psutil."""
-        return len(connected_sockets())
-
-    @_on_a_loop
+    @on_a_loop
     async def test_the_closer_is_found(self) -> None:
         """The registry finds the closer by what it was registered for."""
         filesystem, found = self._unused()
@@ -138,32 +63,32 @@ class CloserContract:
         else:
             assert not isinstance(found, UnknownCloser), f"nothing is registered for {type(filesystem).__qualname__}"
 
-    @_on_a_loop
+    @on_a_loop
     async def test_what_was_used_is_closed(self) -> None:
         """When `close` returns nothing is left, and nothing connects anew. Closing again is harmless."""
         filesystem, closer = await self._used()
         assert not self.opens_connections or self._grown()["sockets"] > 0, "use() has opened no connection"
         await self._end(filesystem, closer)
         self._check_nothing_left(closer)
-        await _in_time(closer.close())
+        await in_time(closer.close())
         if self.seals:
             with connections_made() as made, suppress(Exception):
                 await self.use(filesystem)
             assert made == [], "a closed filesystem connects anew"
         self._check_nothing_left(closer)
 
-    @_on_a_loop
+    @on_a_loop
     async def test_what_is_open_has_a_name(self) -> None:
         """`still_open` names what use has opened, at the latest when that is about to be closed."""
         filesystem, closer = await self._used()
         self._begin_to_close(filesystem, closer)
         names = closer.still_open()
-        await _in_time(closer.close())
+        await in_time(closer.close())
         if self.opens_connections:
             assert names != []
             assert all(isinstance(name, str) and name for name in names), names
 
-    @_on_a_loop
+    @on_a_loop
     async def test_what_was_never_used_is_closed(self) -> None:
         """Nothing is opened in order to close it."""
         filesystem, closer = self._unused()
@@ -173,7 +98,7 @@ class CloserContract:
         assert made == []
         self._check_nothing_left(closer)
 
-    @_on_a_loop
+    @on_a_loop
     async def test_opening_before_use(self) -> None:
         """`open` may be awaited several times, also at once."""
         filesystem, closer = self._unused()
@@ -183,7 +108,7 @@ class CloserContract:
         await self._end(filesystem, closer)
         self._check_nothing_left(closer)
 
-    @_on_a_loop
+    @on_a_loop
     async def test_what_is_sealed_opens_nothing(self) -> None:
         """Sealed before its first use, a filesystem calls `refuse` where it would connect."""
         filesystem, closer = self._unused()
@@ -195,29 +120,29 @@ class CloserContract:
                 await self.use(filesystem)
             except Exception as error:
                 raised = error
-        await _in_time(closer.close())
+        await in_time(closer.close())
         if self.seals and self.opens_connections and not connected_at_once:
             assert made == [], "a sealed filesystem connects"
-            assert _was_refused(raised), f"refuse was not called; use() raised {raised!r}"
+            assert was_refused(raised), f"refuse was not called; use() raised {raised!r}"
 
-    @_on_a_loop
+    @on_a_loop
     async def test_questions_at_any_time(self) -> None:
         """`notice`, `busy` and `still_open` answer at every stage, and change nothing."""
         filesystem, closer = self._unused()
         with connections_made() as made:
-            _ask(closer)
+            ask(closer)
         assert made == []
         for _ in range(2):
             await self.use(filesystem)
-            _ask(closer)
+            ask(closer)
         self._begin_to_close(filesystem, closer)
-        _ask(closer)
+        ask(closer)
         closer.force()
-        _ask(closer)
-        await _in_time(closer.close())
-        _ask(closer)
+        ask(closer)
+        await in_time(closer.close())
+        ask(closer)
 
-    @_on_a_loop
+    @on_a_loop
     async def test_forcing_on_the_running_loop(self) -> None:
         """`force` never raises, however often, before use and after closing; a few turns later all is shut."""
         for used in (False, True):
@@ -226,11 +151,11 @@ class CloserContract:
             closer.force()
             closer.force()
             await self._settle(closer, forced=True)
-            await _in_time(closer.close())  # ends what can be closed by awaiting alone
+            await in_time(closer.close())  # ends what can be closed by awaiting alone
             closer.force()
             await self._settle(closer)
 
-    @_on_a_loop
+    @on_a_loop
     async def test_forcing_without_a_step_before(self) -> None:
         """Where building a chain fails, its filesystems are forced, and nothing was noticed or sealed before."""
         filesystem, closer = await self._used()
@@ -248,7 +173,7 @@ class CloserContract:
             call_in_a_thread(lambda: self._cut_off(filesystem, closer))
             sockets = self._grown()["sockets"]
             runner.run(self._settle(closer, forced=True))
-            runner.run(_in_time(closer.close()))
+            runner.run(in_time(closer.close()))
             runner.run(self._settle(closer))
         assert sockets <= len(self.only_by_awaiting), "open after force(), on a loop that does not run"
 
@@ -264,7 +189,7 @@ class CloserContract:
         call_in_a_thread(lambda: self._cut_off(filesystem, closer))
         asyncio.run(self._settle(closer, forced=True))
 
-    @_on_a_loop
+    @on_a_loop
     async def test_closing_after_the_other_side_has_gone(self) -> None:
         """Connections that were lost are closed too. `close` may raise then; `force` follows."""
         theirs = connected_sockets()
@@ -281,7 +206,7 @@ class CloserContract:
             closer.force()
         await self._settle(closer)
 
-    @_on_a_loop
+    @on_a_loop
     async def test_a_close_that_is_cancelled(self) -> None:
         """When time is up `close` is cancelled, and `force` follows."""
         filesystem, closer = await self._used()
@@ -292,10 +217,10 @@ class CloserContract:
         await asyncio.wait([closing])
         closer.force()
         await self._settle(closer, forced=True)
-        await _in_time(closer.close())
+        await in_time(closer.close())
         await self._settle(closer)
 
-    @_on_a_loop
+    @on_a_loop
     async def test_finalizers_are_retired(self) -> None:
         """Nothing that the filesystem's packages registered with `weakref.finalize` runs later, or on another loop."""
         filesystem, closer = await self._used()
@@ -304,7 +229,7 @@ class CloserContract:
         callbacks = [reference.__callback__ for reference in references]
         assert [each.peek() for each in callbacks if isinstance(each, weakref.finalize) and each.alive] == []
 
-    @_on_a_loop
+    @on_a_loop
     async def test_a_constructor_that_failed(self) -> None:
         """No step raises for a filesystem that lacks any attribute, because its constructor has raised."""
         made, its_closer = self._unused()
@@ -314,88 +239,6 @@ class CloserContract:
             quiet: Any = type(cls.__name__, (cls,), {"__del__": lambda self: None})  # whatever the backend's own does
             closer = closer_for(quiet.__new__(quiet))
             closer.force()
-            _ask(closer)
+            ask(closer)
             closer.force()
             self._check_nothing_named(closer)
-
-    def _unused(self) -> tuple[AbstractFileSystem, Closer]:
-        filesystem = self.make_filesystem()
-        for each in self.filesystems(filesystem):
-            retire_finalizers(each)  # as a store does when it has built one
-        return filesystem, self.make_closer(filesystem)
-
-    async def _used(self) -> tuple[AbstractFileSystem, Closer]:
-        filesystem, closer = self._unused()
-        await closer.open()
-        await self.use(filesystem)
-        return filesystem, closer
-
-    def _begin_to_close(self, filesystem: AbstractFileSystem, closer: Closer) -> None:
-        """Do what a store does before it closes or forces."""
-        closer.notice()
-        for each in self.filesystems(filesystem):
-            retire_own_finalizers(each)
-        closer.seal(_refuse)
-
-    async def _end(self, filesystem: AbstractFileSystem, closer: Closer) -> None:
-        self._begin_to_close(filesystem, closer)
-        await _in_time(closer.close())
-
-    def _cut_off(self, filesystem: AbstractFileSystem, closer: Closer) -> None:
-        self._begin_to_close(filesystem, closer)
-        closer.force()
-        closer.force()
-
-    def _held(self) -> dict[str, Any]:
-        threads = {each for each in threading.enumerate() if not each.name.startswith(_THREADS_OF_OTHERS)}
-        return {"sockets": self.open_sockets(), "threads": threads}
-
-    def _grown(self) -> dict[str, Any]:
-        held = self._held()
-        return {
-            "sockets": max(0, held["sockets"] - self._before["sockets"]),  # what others had open may have gone
-            "threads": held["threads"] - self._before["threads"],
-        }
-
-    def _check_nothing_named(self, closer: Closer) -> None:
-        assert closer.still_open() == []
-
-    def _check_nothing_left(self, closer: Closer) -> None:
-        self._check_nothing_named(closer)
-        assert self._grown() == {"sockets": 0, "threads": set()}
-
-    async def _settle(self, closer: Closer, *, forced: bool = False) -> None:
-        """Wait a few turns of the loop until nothing is open, but for what `force` alone cannot close."""
-        may_stay = self.only_by_awaiting if forced else ()
-        deadline, turns = time.monotonic() + _TURNS, 0
-        while True:
-            named, grown = set(closer.still_open()) - set(may_stay), self._grown()
-            if not named and (may_stay or grown == {"sockets": 0, "threads": set()}):
-                return
-            assert turns < 20 or time.monotonic() < deadline, f"still open: {sorted(named)} {grown}"
-            await asyncio.sleep(0.005)
-            turns += 1
-
-    _before: dict[str, Any]
-
-
-def _refuse(*args: object, **kwargs: object) -> NoReturn:
-    raise SealedError("this filesystem was sealed")
-
-
-def _was_refused(error: BaseException | None) -> bool:
-    """Whether an error is the refusal, or was raised because of it."""
-    while error is not None and not isinstance(error, SealedError):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
-def _ask(closer: Closer) -> None:
-    closer.notice()
-    assert closer.busy() is False
-    assert isinstance(closer.still_open(), list)
-
-
-async def _in_time(step: Coroutine[Any, Any, None]) -> None:
-    async with asyncio.timeout(_PATIENCE):
-        await step
