@@ -192,8 +192,18 @@ def test_every_subcommand_is_in_the_reference() -> None:
 def test_local_links_of_the_pages_lead_somewhere() -> None:
     """A link to a file of the repository names one that exists."""
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
-        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", page.read_text()):
+        for target in re.findall(r"(?:\]\(|href=\")(?!https?://|#)([^)\"#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_what_is_put_into_a_page_is_linked_in_its_source() -> None:
+    """Whoever reads the Markdown files by themselves finds the way to the text that the site has in that place."""
+    for page in PAGES:
+        text = page.read_text()
+        for name in re.findall(r'^--8<-- "([^":]+)', text, re.MULTILINE):
+            assert re.search(rf'class="source-only".*href="(\.\./)+{re.escape(name)}[#"]', text), f"{page.name}: {name}"
+        if re.search(r"^:::", text, re.MULTILINE):
+            assert 'class="source-only"' in text, page.name
 
 
 def test_tests_that_the_pages_name_exist() -> None:
