@@ -45,7 +45,6 @@ FLOORS = [
         "_redaction",
         "_search",
         "_failures",
-        "_observing",
         "_never_closed",
         "_notes",
         "_descriptors",

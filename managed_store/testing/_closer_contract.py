@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from managed_store._closers import Closer, closer_for
 from managed_store._closers.unknown import UnknownCloser
-from managed_store._observing import call_in_a_thread, connected_sockets, connections_made
 from managed_store.testing._closer_steps import StepsOfAStore, ask, in_time, on_a_loop, was_refused
+from managed_store.testing._observing import call_in_a_thread, connected_sockets, connections_made
 
 __all__ = ["CloserContract"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from managed_store._closers import Closer, closer_for, retire_finalizers, retire_own_finalizers
-from managed_store._observing import connected_sockets
+from managed_store.testing._observing import connected_sockets
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem

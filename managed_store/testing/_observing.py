@@ -1,4 +1,4 @@
-"""What this process is connected to, and calls from a thread without an event loop: for `managed_store.testing`."""
+"""What this process is connected to, and calls from a thread without an event loop."""
 
 from __future__ import annotations
 
