@@ -27,7 +27,7 @@ from tests.servers import FolderServer, http_server
 PROTOTYPE = default_buffer_prototype()
 SOON = 0.1
 
-ROTATIONS = 10_000 if os.environ.get("MANAGED_STORE_TEST_ALL") == "1" else 2_000
+ROTATIONS = 4_000 if os.environ.get("MANAGED_STORE_TEST_ALL") == "1" else 2_000
 
 
 @pytest.fixture
