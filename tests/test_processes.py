@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import copy
+import gc
 import multiprocessing
 import os
 import pickle
@@ -30,11 +31,14 @@ URL = "http://127.0.0.1:1/x"
 
 # What the programs below begin with. `ask` reads what the server sees.
 PROLOGUE = """
-import asyncio, os, sys, time
+import asyncio, logging, os, sys, time
 from managed_store import ManagedStore, StoreClosedError
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from tests.servers._statistics import fetch_statistics
+
+# In development mode asyncio says which callbacks were slow: on a busy machine, any.
+logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing"))
 
 PROTOTYPE = default_buffer_prototype()
 
@@ -53,6 +57,7 @@ def wait_for(pid):
 @pytest.fixture
 def server() -> Iterator[FolderServer]:
     """A server of one test alone; in the end it must see no connection."""
+    gc.collect()  # copies that tests before have dropped in cycles use the same filesystem: all servers are one to HTTP
     with http_server() as server:
         (server.root / KEY).write_bytes(CONTENT)
         yield server
