@@ -1,1 +1,1 @@
-"""Benchmarks: ratios against the thing that is wrapped, measured in one run. Scripts, not tests."""
+"""What managed_store costs against what it wraps: ``python -m tests.benchmarks``."""

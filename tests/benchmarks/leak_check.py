@@ -1,22 +1,32 @@
-"""What the check costs: a suite of many small tests under pytest, with ``--fail-on-leaks`` against without.
+"""What the check costs: suites of many small tests under pytest, with ``--fail-on-leaks`` against without.
 
-``python -m tests.benchmarks.leak_check [--tests 1000] [--pairs 10] [--json FILE]``
-
-Two suites: tests that do nothing at all, and tests that do a little of what small tests of asynchronous code do, an
-event loop with some tasks, a file, a connection to a server in this process. Every run is a pytest of its own, with
-nothing of this package's tests; what it takes until the first test begins is not counted.
+Tests that do nothing at all; tests that do a little of what small tests of asynchronous code do, an event loop with
+some tasks, a file, a connection to a server in this process; and small ones of this project. Every run is a pytest of
+its own; what it takes until the first test begins is not counted.
 """
 
 from __future__ import annotations
 
-import argparse
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from tests.benchmarks._pairs import compare
+from tests.benchmarks._measuring import Effort, Line, compare
+
+__all__ = ["lines", "planned"]
+
+# From how many generated tests on this project's own are worth their time.
+_MANY = 100
+
+OWN = [
+    Path(__file__).parent.parent / f"test_{name}.py"
+    for name in ("recipe", "redaction", "chained_urls", "store_round_trips", "store_interface", "zarr_loop")
+]
 
 NOTHING = """
 import pytest
@@ -50,18 +60,20 @@ def test_a_little(number, tmp_path):
 """
 
 
-def seconds(suite: Path, *arguments: str) -> float:
+def seconds(folder: Path, files: list[Path], *arguments: str) -> float:
     """The processor time of pytest's process from the first test on: other load does not count."""
-    options = [f"-pno:{name}" for name in ("zarr", "hypothesispytest", "cacheprovider", "xdist", "asyncio", "anyio")]
+    options = [f"-pno:{name}" for name in ("zarr", "hypothesispytest", "cacheprovider", "xdist", "randomly")]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options, "-p", "_clock", *arguments, str(suite)],
+        [sys.executable, "-m", "pytest", "-q", *options, "-p", "_clock", *arguments, *map(str, files)],
         capture_output=True,
         text=True,
-        check=True,
-        cwd=suite.parent,
+        check=False,
+        cwd=files[0].parent,
+        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
     )
     found = re.search(r"the tests took (\S+) s", result.stdout)
     assert found is not None, result.stdout
+    assert result.returncode == 0, result.stdout
     return float(found[1])
 
 
@@ -77,29 +89,28 @@ def pytest_sessionfinish(session):
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tests", type=int, default=1000)
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    lines = []
+def planned(effort: Effort) -> int:
+    """Return how many lines there will be."""
+    return 3 if effort.tests >= _MANY else 2
+
+
+def lines(effort: Effort) -> Iterator[Line]:
+    """Measure them."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "_clock.py").write_text(CLOCK)
-        for name, program in (("nothing", NOTHING), ("a little", LITTLE)):
-            suite = Path(folder) / f"test_{name.replace(' ', '_')}.py"
-            suite.write_text(program.replace("{tests}", str(arguments.tests)))
-            result = compare(
-                f"{arguments.tests} tests that do {name}, checked",
-                lambda suite=suite: seconds(suite, "--fail-on-leaks"),
-                lambda suite=suite: seconds(suite),
-                pairs=arguments.pairs,
+        suites = {"small tests of this project": OWN} if effort.tests >= _MANY else {}
+        for name, program in (("tests that do nothing", NOTHING), ("tests that do a little on event loops", LITTLE)):
+            suite = Path(folder) / f"test_{len(suites)}.py"
+            suite.write_text(program.replace("{tests}", str(effort.tests)))
+            suites[f"{effort.tests} {name}"] = [suite]
+        for name, files in suites.items():
+            yield compare(
+                "leak_check",
+                name,
+                {
+                    "checked": partial(seconds, Path(folder), files, "--fail-on-leaks"),
+                    "the same without": partial(seconds, Path(folder), files),
+                },
+                effort=effort,
+                target=1.05,
             )
-            print(result, flush=True)
-            lines.append(result.to_json())
-    if arguments.json:
-        arguments.json.write_text("\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    main()

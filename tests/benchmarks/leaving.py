@@ -1,62 +1,75 @@
-"""Leaving after 100 pooled connections, against closing a bare aiohttp session with as many.
-
-``python -m tests.benchmarks.leaving [--pairs 20] [--json FILE]``
-"""
+"""Leaving with pooled connections, against closing a bare aiohttp session with as many."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import resource
 import time
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any
 
 import aiohttp
 from zarr.core.buffer import default_buffer_prototype
 
 from managed_store import ManagedStore
-from tests.benchmarks._pairs import compare
+from tests.benchmarks._measuring import Effort, Line, compare
 from tests.servers import http_server
 
-CONNECTIONS = 100
+__all__ = ["lines", "planned"]
+
 PROTOTYPE = default_buffer_prototype()
 
 
-async def leave_a_store(url: str) -> float:
-    async with ManagedStore(url) as store:
-        await asyncio.gather(*(store.get("key", PROTOTYPE) for _ in range(CONNECTIONS)))
+def planned(effort: Effort) -> int:
+    """Return how many lines there will be."""
+    return len(effort.connections)
+
+
+def lines(effort: Effort) -> Iterator[Line]:
+    """Measure them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server inherits it
+    try:
+        # The latency makes the requests overlap, so that each has a connection of its own.
+        with http_server(latency=0.5) as server:
+            (server.root / "key").write_bytes(b"x" * 1024)
+            for connections in effort.connections:
+                yield compare(
+                    "leaving",
+                    f"with {connections} pooled connection{'s' * (connections > 1)}",
+                    {
+                        "managed": partial(_run, leave_a_store, server.url, connections),
+                        "aiohttp's session.close()": partial(_run, close_a_session, server.url, connections),
+                    },
+                    effort=effort,
+                    target=1.5,
+                )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _run(leave: Callable[[str, int], Coroutine[Any, Any, float]], url: str, connections: int) -> float:
+    return asyncio.run(leave(url, connections))
+
+
+async def without_a_limit(**options: Any) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), **options)
+
+
+async def leave_a_store(url: str, connections: int) -> float:
+    async with ManagedStore(url, storage_options={"get_client": without_a_limit}) as store:
+        await asyncio.gather(*(store.get("key", PROTOTYPE) for _ in range(connections)))
         start = time.perf_counter()
     return time.perf_counter() - start
 
 
-async def close_a_session(url: str) -> float:
+async def close_a_session(url: str, connections: int) -> float:
     async def get(session: aiohttp.ClientSession) -> None:
         async with session.get(f"{url}/key") as response:
             await response.read()
 
-    async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(get(session) for _ in range(CONNECTIONS)))
+    async with await without_a_limit() as session:
+        await asyncio.gather(*(get(session) for _ in range(connections)))
         start = time.perf_counter()
     return time.perf_counter() - start
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    # The latency makes the requests overlap, so that each has a connection of its own.
-    with http_server(latency=0.2) as server:
-        (server.root / "key").write_bytes(b"x" * 1024)
-        result = compare(
-            f"leaving with {CONNECTIONS} connections",
-            lambda: asyncio.run(leave_a_store(server.url)),
-            lambda: asyncio.run(close_a_session(server.url)),
-            pairs=arguments.pairs,
-        )
-    print(result)
-    if arguments.json:
-        arguments.json.write_text(f"{result.to_json()}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,10 @@
 """A request of the example service, against the same service with a bare FsspecStore that nobody closes.
 
 Each service is a process of its own under uvicorn; a request reads an array's metadata and one chunk of 64 KiB.
-
-``python -m tests.benchmarks.service [--pairs 40] [--json FILE]``
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import re
 import subprocess
@@ -15,7 +12,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -24,7 +20,7 @@ from starlette.applications import Starlette
 from zarr.storage import FsspecStore
 
 from examples import service
-from tests.benchmarks._pairs import compare
+from tests.benchmarks._measuring import Effort, Line, compare
 from tests.servers import http_server
 
 REQUESTS = 30
@@ -49,7 +45,7 @@ def serve(kind: str, url: str) -> None:
 @contextmanager
 def serving(kind: str, url: str) -> Iterator[http.client.HTTPConnection]:
     """Run a service, and connect to it."""
-    command = [sys.executable, "-m", "tests.benchmarks.service", "--serve", kind, url]
+    command = [sys.executable, "-m", "tests.benchmarks.service", kind, url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = next(filter(None, (re.search(r"running on http://(\S+)", line) for line in process.stderr)))
@@ -71,15 +67,13 @@ def seconds(connection: http.client.HTTPConnection) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--serve", nargs=2, metavar=("KIND", "URL"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        serve(*arguments.serve)
-        return
+def planned(effort: Effort) -> int:
+    """Return how many lines there will be."""
+    return 1
+
+
+def lines(effort: Effort) -> Iterator[Line]:
+    """Measure them."""
     with ExitStack() as stack:
         server = stack.enter_context(http_server())
         array = zarr.create_array(
@@ -89,16 +83,13 @@ def main() -> None:
         managed, plain = (
             stack.enter_context(serving(kind, f"{server.url}/data.zarr")) for kind in ("managed", "plain")
         )
-        result = compare(
-            f"{REQUESTS} requests of the service",
-            lambda: seconds(managed),
-            lambda: seconds(plain),
-            pairs=arguments.pairs,
+        yield compare(
+            "service",
+            f"{REQUESTS} requests of the example service",
+            {"managed": lambda: seconds(managed), "the same over FsspecStore": lambda: seconds(plain)},
+            effort=effort,
         )
-    print(result)
-    if arguments.json:
-        arguments.json.write_text(f"{result.to_json()}\n")
 
 
 if __name__ == "__main__":
-    main()
+    serve(*sys.argv[1:])

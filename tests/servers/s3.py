@@ -29,7 +29,7 @@ class S3Server(BucketServer):
 
 
 @contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """Serve buckets from memory, none at first."""
-    with run_server("serve_s3", {}) as announced:
+def s3_server(*, latency: float = 0.0) -> Iterator[S3Server]:
+    """Serve buckets from memory, none at first; each request waits `latency` seconds."""
+    with run_server("serve_s3", {"latency": latency}) as announced:
         yield S3Server(url=announced["url"], port=announced["port"], statistics_port=announced["statistics_port"])

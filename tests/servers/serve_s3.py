@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ class KeepAliveHandler(MotoRequestHandler):
     # Head and body are two writes: Nagle's algorithm would hold back the second for 40 ms.
     disable_nagle_algorithm = True
     tally: ClassVar[Tally]
+    latency: ClassVar[float]
 
     def handle(self) -> None:
         self.tally.connection_opened()
@@ -44,6 +46,7 @@ class KeepAliveHandler(MotoRequestHandler):
         and the length of the answer is always known.
         """
         self.tally.request_received()
+        time.sleep(self.latency)
         environ = self.make_environ()
         environ["wsgi.input"] = io.BytesIO(self._request_body(environ))
         answer, status_line, headers = run_wsgi_app(self.server.app, environ, buffered=True)
@@ -90,6 +93,7 @@ class QuietServer(ThreadedWSGIServer):
 
 def serve(config: Config, cleanup: ExitStack) -> Announcement:
     KeepAliveHandler.tally = tally = Tally()
+    KeepAliveHandler.latency = float(config.get("latency", 0.0))
     server = QuietServer("127.0.0.1", 0, create_backend_app("s3"), KeepAliveHandler)
     threading.Thread(target=server.serve_forever, name="moto", daemon=True).start()
     return {
