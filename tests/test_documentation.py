@@ -36,10 +36,10 @@ MODULES = sorted(
 
 
 @pytest.fixture(autouse=True)
-def _nothing_in_memory() -> None:
-    """A reader begins with an empty ``memory://``, whatever other tests have put there."""
-    MemoryFileSystem.store.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+def _nothing_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader begins with an empty ``memory://``, and leaves what other tests have put there as it was."""
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
 
 
 # The pages whose URLs lead to a cloud, or to a host that there is not: variables of the environment lead them to a

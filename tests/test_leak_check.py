@@ -94,6 +94,7 @@ def test_what_plain_zarr_leaves_open_is_told_with_the_line_that_asked(http: Fold
 
 
 @pytest.mark.usefixtures("cleared")
+@pytest.mark.leaks
 def test_the_line_is_told_across_tasks_of_a_library(http: FolderServer) -> None:
     """zarr opens the session in a task of its own, in which none of the user's code is on the stack."""
 

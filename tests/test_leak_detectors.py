@@ -49,6 +49,7 @@ def test_a_session_over_a_connector_of_others(run: Callable[[Awaitable[Any]], An
     run(main())
 
 
+@pytest.mark.leaks
 def test_a_session_that_was_collected() -> None:
     """It counts, unlike its sockets; also when it goes in a cycle, and its own warnings come."""
 
@@ -128,6 +129,7 @@ def test_a_client_of_aiobotocore_that_was_never_used(s3: S3Server) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.leaks
 def test_a_channel_of_grpc() -> None:
     """grpc.aio.Channel, which connects to nothing yet; its poller, thread and sockets, is the process's."""
     import grpc.aio
@@ -213,6 +215,21 @@ def test_an_executor() -> None:
     executor.shutdown()
 
 
+def test_the_threads_of_dask() -> None:
+    """Its own pool is kept for the whole process, and no leak; an executor that it is given is told."""
+    import dask.array
+
+    numbers = dask.array.ones(4, chunks=2)
+    with leak_check(grace=0):
+        numbers.sum().compute(scheduler="threads")
+        numbers.sum().compute(scheduler="threads", num_workers=2)
+    with leak_check(on_leak="report", grace=0) as check:
+        executor = concurrent.futures.ThreadPoolExecutor(1)
+        numbers.sum().compute(scheduler="threads", pool=executor)
+    executor.shutdown()
+    assert [leak.kind for leak in check.report] == ["thread"]
+
+
 @LOOPS
 def test_a_task(run: Callable[[Awaitable[Any]], Any]) -> None:
     """One that is pending, with the line that made it; not one that is done."""
@@ -244,6 +261,7 @@ def test_an_event_loop(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Non
     loop.close()
 
 
+@pytest.mark.leaks
 def test_where_the_loop_is_and_what_it_does() -> None:
     """A session on a loop that is paused, and on one that was closed."""
 

@@ -66,7 +66,7 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
     it lets that loop turn until what is being closed is closed, which ``with`` cannot do, and so does not wait.
 
     *What is not a leak.* The event loops of zarr and fsspec and their threads, daemon threads, the default executors
-    of event loops, and gRPC's process-wide poller.
+    of event loops, dask's own pools of threads, and gRPC's process-wide poller.
 
     *A collected session* that was not closed counts: that it is torn down is chance. A socket that was collected does
     not, nor does a task or thread that has ended.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,9 +22,6 @@ from managed_store._closers import closer_for
 from tests.servers import gcs_server, http_server, s3_server
 
 __all__ = ["ARRAYS", "SMALL", "Place", "close_plain", "contenders", "place", "small_chunks"]
-
-# The server here has no gRPC, over which gcsfs asks for a bucket's type before it writes: with the usual class then.
-os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 SMALL = 128
 """Numbers in a small chunk, which has 1 KiB."""

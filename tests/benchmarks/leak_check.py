@@ -63,13 +63,14 @@ def test_a_little(number, tmp_path):
 def seconds(folder: Path, files: list[Path], *arguments: str) -> float:
     """The processor time of pytest's process from the first test on: other load does not count."""
     options = [f"-pno:{name}" for name in ("zarr", "hypothesispytest", "cacheprovider", "xdist", "randomly")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, "-p", "_clock", *arguments, *map(str, files)],
         capture_output=True,
         text=True,
         check=False,
         cwd=files[0].parent,
-        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        env={**environment, "PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
     )
     found = re.search(r"the tests took (\S+) s", result.stdout)
     assert found is not None, result.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +29,7 @@ class ThreadDetector(Detector):
     def leaks(self, mark: Any) -> Iterator[Found]:
         for record, thread in self.opened.since(mark):
             ours = thread is threading.current_thread()
-            if not ours and _is_waited_for(thread) and not thread.name.startswith(_OF_OTHERS):
+            if not ours and _is_waited_for(thread) and not (thread.name.startswith(_OF_OTHERS) or _is_of_dask(thread)):
                 yield record.leak("thread", f"{redacted(thread.name)} ({type(thread).__qualname__})"), thread
 
     def _note(self, thread: threading.Thread) -> None:
@@ -42,3 +43,12 @@ def _is_waited_for(thread: threading.Thread) -> bool:
         return thread.is_alive() and not thread.daemon
     except AssertionError:  # its class does not call the constructor of Thread: it has not started
         return False
+
+
+def _is_of_dask(thread: threading.Thread) -> bool:
+    """Whether dask keeps it for the whole process; not one of an executor that dask was given."""
+    dask = sys.modules.get("dask.threaded")
+    if dask is None:
+        return False
+    kept = [dask.default_pool, *(pool for of_one_thread in dask.pools.values() for pool in of_one_thread.values())]
+    return any(thread in getattr(pool, "_threads", ()) for pool in kept)
