@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import socket
+import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -86,9 +88,25 @@ def test_a_module_that_another_thread_is_just_importing(slow_module: Any, tmp_pa
 
 
 def test_one_that_has_been_imported_by_the_next_look(slow_module: Any) -> None:
+    """By all who wait for it."""
     patched: list[ModuleType] = []
     patches = Patches()
     patches.when_imported("slow_module", patched.append)
+    patches.when_imported("slow_module", patched.append)
     slow_module()
     patches.catch_up()
-    assert [module.__name__ for module in patched] == ["slow_module"]
+    assert [module.__name__ for module in patched] == ["slow_module", "slow_module"]
+
+
+def test_what_two_detectors_wait_for() -> None:
+    """uvloop's loops and tasks are both noticed where uvloop is imported within the block."""
+    program = """
+        from managed_store.testing import leak_check
+        with leak_check(on_leak="report", grace=0) as check:
+            import uvloop
+            left = uvloop.new_event_loop()
+        assert "event loop" in {leak.kind for leak in check.report}, check.report
+        left.close()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    subprocess.run(command, check=True, timeout=60)

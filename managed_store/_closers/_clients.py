@@ -52,6 +52,13 @@ def _close_socket(value: socket.socket) -> None:
 
 _close = operator.methodcaller("close")
 
+
+def _is_connected(client: Any) -> bool:
+    """Whether an SSH client has a connection; one that was refused keeps what is left of it."""
+    transport = client.get_transport()  # a thread, which ends when it has closed its socket
+    return transport is not None and transport.is_alive()
+
+
 # By the qualified name of the class, so that nothing is imported for it.
 _CLIENTS = {
     "concurrent.futures.thread.ThreadPoolExecutor": KnownClient(
@@ -66,7 +73,7 @@ _CLIENTS = {
         "HTTP client", operator.methodcaller("aclose"), lambda client: not client.is_closed, is_async=True
     ),
     "httpx.Client": KnownClient("HTTP client", _close, lambda client: not client.is_closed),
-    "paramiko.client.SSHClient": KnownClient("SSH client", _close, lambda client: client.get_transport() is not None),
+    "paramiko.client.SSHClient": KnownClient("SSH client", _close, _is_connected),
     "requests.sessions.Session": KnownClient(
         "HTTP session", close_session, lambda session: any(map(has_connections, pools_of(session)))
     ),

@@ -79,7 +79,7 @@ class Patches:
 
     def when_imported(self, module: str, patch: Callable[[ModuleType], None]) -> None:
         """Call `patch` with the module: now if it has been imported, else as soon as it is."""
-        self._finder.wanted[module] = patch
+        self._finder.wanted.setdefault(module, []).append(patch)
         if module in sys.modules:
             self._finder.found_already.add(module)
             self.catch_up()
@@ -114,7 +114,7 @@ class _Finder:
     """Finds the modules that are waited for with the finders of others, and learns when they have been loaded."""
 
     def __init__(self) -> None:
-        self.wanted: dict[str, Callable[[ModuleType], None]] = {}
+        self.wanted: dict[str, list[Callable[[ModuleType], None]]] = {}
         self.found_already: set[str] = set()
         """Of those: what is past being found, and may still be on its way to be loaded."""
 
@@ -128,8 +128,7 @@ class _Finder:
                 self.loaded(module)
 
     def loaded(self, module: ModuleType) -> None:
-        patch = self.wanted.pop(module.__name__, None)
-        if patch is not None:
+        for patch in self.wanted.pop(module.__name__, ()):
             patch(module)
 
     def find_spec(

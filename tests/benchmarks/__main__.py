@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="*", help=f"{', '.join(BENCHMARKS)}; all without one")
     parser.add_argument("--quick", action="store_true", help="little of each, to see that it works")
+    parser.add_argument("--seconds", type=float, help="for one line, once it has been measured a few times")
     parser.add_argument("--backend", action="append", choices=growth.BACKENDS, help="of growth; http without it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument(
@@ -71,13 +73,10 @@ def main() -> None:
             parser.error(f"no benchmark is called {name!r}; there are {', '.join(BENCHMARKS)}")
     # The server here has no gRPC, over which gcsfs would ask for a bucket's type before it writes.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    results = list(
-        run(
-            arguments.name or list(BENCHMARKS),
-            QUICK if arguments.quick else FULL,
-            arguments.backend or growth.BACKENDS[:1],
-        )
-    )
+    effort = QUICK if arguments.quick else FULL
+    if arguments.seconds is not None:
+        effort = replace(effort, seconds=arguments.seconds, rounds=min(effort.rounds, 8))
+    results = list(run(arguments.name or list(BENCHMARKS), effort, arguments.backend or growth.BACKENDS[:1]))
     if arguments.json:
         arguments.json.write_text(to_json(gathered(results)))
     if arguments.write:
