@@ -6,6 +6,7 @@ An empty stderr proves nothing about leaks: with today's versions most leaking p
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import threading
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import fsspec.asyn
 from zarr.core.sync import loop as zarr_loops
+from zarr.core.sync import sync
 
 __all__ = ["NOTHING", "Footprint"]
 
@@ -58,6 +60,13 @@ class Footprint:
             tasks=sum(not task.done() for loop in loops if loop is not None for task in asyncio.all_tasks(loop)),
             temporary=sum(len(folders) + len(files) for _, folders, files in os.walk(temporary or os.devnull)),
         )
+
+    @classmethod
+    def before(cls) -> Footprint:
+        """Count for what follows: with zarr's loop running, and nothing left to the garbage collector by others."""
+        sync(asyncio.sleep(0))
+        gc.collect()
+        return cls.now()
 
     def grown_by(self, later: Footprint) -> dict[str, int]:
         """What a later footprint has more of (or, negative, less)."""

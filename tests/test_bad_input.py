@@ -185,7 +185,7 @@ def test_what_only_the_filesystem_can_reject_is_raised_at_first_use() -> None:
     """The constructor does no I/O; what fails at first use leaves nothing open, and each use says so again."""
     sync(asyncio.sleep(0))  # zarr's loop is there before anything is counted
     with ManagedStore("s3://bucket/a.zarr", storage_options={"key": "a", "username": "b"}) as store:
-        before = Footprint.now()
+        before = Footprint.before()
         for _ in range(2):
             with pytest.raises(StoreOpenError, match="could not be built: KeyError") as caught:
                 zarr.open_group(store, mode="r")

@@ -54,7 +54,7 @@ def test_what_a_store_decides_is_not_configured(monkeypatch: pytest.MonkeyPatch,
     """Its filesystems are private and asynchronous, and keep no listings, whatever the configuration says."""
     configured = {"skip_instance_cache": False, "asynchronous": False, "use_listings_cache": True}
     monkeypatch.setitem(conf, "http", configured)
-    before = Footprint.now()
+    before = Footprint.before()
     with ManagedStore(f"{http.url}/data.zarr") as store, ManagedStore(f"{http.url}/data.zarr") as other:
         assert (numbers(store) == EXPECTED).all()
         assert store.fs.asynchronous

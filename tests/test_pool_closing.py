@@ -86,7 +86,7 @@ def test_a_pool_closed_while_its_stores_are_read(server: FolderServer) -> None:
     chance = random.Random(0)
     ends: Counter[str] = Counter()
     sync(asyncio.sleep(0))
-    before = Footprint.now()
+    before = Footprint.before()
     with ExitStack() as stack:
         loops = [ThreadLoop() for _ in range(3)]
         for loop in loops:

@@ -259,7 +259,7 @@ async def test_rotated_secrets() -> None:
 def test_rotated_secrets_with_requests(server: FolderServer) -> None:
     """On zarr's loop and on one of the caller's: the server never sees more than the limit, and a few that close."""
     thread = ThreadLoop()
-    before = Footprint.now()
+    before = Footprint.before()
     with StorePool(max_filesystems=5) as pool:
         for number in range(300):
             with pool.store(server.url, storage_options=token(number)) as store:

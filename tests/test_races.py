@@ -75,7 +75,7 @@ def test_readers_everywhere_while_somebody_closes(server: FolderServer) -> None:
     ends: Counter[str] = Counter()
     zarr_loop = ZarrLoop()
     zarr_loop.run(asyncio.sleep(0))
-    before = Footprint.now()
+    before = Footprint.before()
     with ExitStack() as stack:
         loops = [ThreadLoop() for _ in range(LOOPS)]
         for loop in loops:

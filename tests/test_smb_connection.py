@@ -23,7 +23,7 @@ def test_stores_that_open_and_close_on_many_loops_at_once_lose_no_connection(pla
         for _ in range(15):
             asyncio.run(read_once())
 
-    before = Footprint.now()
+    before = Footprint.before()
     with ThreadPoolExecutor(6) as executor:
         list(executor.map(read_often, range(6)))
     assert before.grown_by(Footprint.now()) == NOTHING

@@ -20,8 +20,7 @@ def leaves_nothing(use: Callable[[], Any], server: RunningServer) -> Any:
     """
     use()
     assert server.wait_for_connections(0) == 0
-    gc.collect()  # what tests before this one have left to the garbage collector
-    before, requests = Footprint.now(), server.requests()
+    before, requests = Footprint.before(), server.requests()
     gc.disable()  # nothing may depend on a collection
     try:
         result = use()
