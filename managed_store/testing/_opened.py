@@ -12,7 +12,7 @@ from typing import Any
 
 from managed_store._redaction import redacted
 from managed_store.testing._origins import RawStack, frames_of, loop_state, stack_here
-from managed_store.testing._report import Kind, Leak
+from managed_store.testing._report import Kind, Leak, LoopState
 
 __all__ = ["Opened", "Record", "nothing_since", "number"]
 
@@ -54,6 +54,11 @@ class Record(weakref.ref[Any]):
         """What it is called, should it be gone."""
         return f"{self._type.__module__}.{self._type.__qualname__}"
 
+    @property
+    def loop_state(self) -> LoopState | None:
+        """What the event loop that it was opened on is doing, if there was one."""
+        return None if self._loop is None else loop_state(self._loop())
+
     def leak(self, kind: Kind, what: str | None = None, *, collected: bool = False) -> Leak:
         """Describe it."""
         thread = redacted(self._thread)
@@ -63,7 +68,7 @@ class Record(weakref.ref[Any]):
             stack=frames_of(self.stack),
             thread=thread,
             loop=None if self._loop is None else f"the event loop of thread {thread}",
-            loop_state=None if self._loop is None else loop_state(self._loop()),
+            loop_state=self.loop_state,
             collected=collected,
         )
 

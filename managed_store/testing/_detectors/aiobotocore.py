@@ -26,7 +26,7 @@ class ClientDetector(Detector):
 
     def leaks(self, mark: Any) -> Iterator[Found]:
         for record, client in self.opened.since(mark):
-            if not record.closed and not _was_cut_off(client):
+            if not record.closed and not _was_cut_off(client, of_a_closed_loop=record.loop_state == "closed"):
                 yield record.leak("client"), client
 
     def _calling(self, original: Callable[..., Any], *, closed: bool) -> Callable[..., Any]:
@@ -41,7 +41,7 @@ class ClientDetector(Detector):
         return call
 
 
-def _was_cut_off(client: Any) -> bool:
-    """Whether it had sessions, and all were closed from below."""
-    sessions: Any = getattr(getattr(getattr(client, "_endpoint", None), "http_session", None), "_sessions", None)
-    return bool(sessions) and all(session.closed for session in sessions.values())
+def _was_cut_off(client: Any, *, of_a_closed_loop: bool) -> bool:
+    """Whether it had sessions, and all were closed from below; or had none, and can have none any more."""
+    sessions: Any = getattr(getattr(getattr(client, "_endpoint", None), "http_session", None), "_sessions", None) or {}
+    return (bool(sessions) or of_a_closed_loop) and all(session.closed for session in sessions.values())
