@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("name", nargs="*", help=f"{', '.join(BENCHMARKS)}; all without one")
     parser.add_argument("--quick", action="store_true", help="little of each, to see that it works")
     parser.add_argument("--seconds", type=float, help="for one line, once it has been measured a few times")
+    parser.add_argument("--cycles", type=int, help="of growth; 20,000 without it")
     parser.add_argument("--backend", action="append", choices=growth.BACKENDS, help="of growth; http without it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument(
@@ -76,11 +77,13 @@ def main() -> None:
     effort = QUICK if arguments.quick else FULL
     if arguments.seconds is not None:
         effort = replace(effort, seconds=arguments.seconds, rounds=min(effort.rounds, 8))
+    if arguments.cycles is not None:
+        effort = replace(effort, cycles=arguments.cycles)
     results = list(run(arguments.name or list(BENCHMARKS), effort, arguments.backend or growth.BACKENDS[:1]))
     if arguments.json:
         arguments.json.write_text(to_json(gathered(results)))
     if arguments.write:
-        write(results, arguments.write)
+        write(results, arguments.write, "A quick run, of few rounds." if arguments.quick else "")
     print(json.dumps({verdict: [each.verdict for each in results].count(verdict) for verdict in VERDICTS}))
 
 

@@ -21,13 +21,14 @@ _PACKAGES = ("zarr", "fsspec", "aiohttp", "gcsfs", "s3fs", "obstore", "numpy")
 _KINDS: dict[str, Any] = {"ratio": Line, "growth": Growth}
 
 
-def gathered(results: Sequence[Result]) -> dict[str, Any]:
+def gathered(results: Sequence[Result], note: str = "") -> dict[str, Any]:
     """Put results beside what they were measured on; nothing in it names the machine."""
     return {
         "on": {
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release().partition('-')[0]}",
             "cores": os.cpu_count(),
+            "note": note and f" {note}",
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
         "results": [asdict(result) for result in results],

@@ -47,14 +47,14 @@ _OTHERS = {
 }
 
 
-def write(results: Sequence[Result], docs: Path) -> None:
-    """Write all of it; benchmarks that were not run now keep what they had."""
-    everything = gathered(results)
+def write(results: Sequence[Result], docs: Path, note: str = "") -> None:
+    """Write all of it, with a note to the reader; benchmarks that were not run now keep what they had."""
+    everything = gathered(results, note)
     file = docs / "benchmarks.json"
     if file.exists():
         now = {each.benchmark for each in results}
         before = [each for each in of_json(file.read_text())[1] if each.benchmark not in now]
-        everything = gathered([*before, *results])
+        everything = gathered([*before, *results], note)
     file.write_text(to_json(everything))
     on, read = of_json(file.read_text())
     (docs / "benchmarks.md").write_text(page(on, read))
@@ -65,10 +65,10 @@ def page(on: dict[str, Any], results: Sequence[Result]) -> str:
     """Make the page."""
     lines = [each for each in results if isinstance(each, Line)]
     growth = [each for each in results if isinstance(each, Growth)]
-    versions = ", ".join(f"{name} {version}" for name, version in on.items() if name not in ("cores", "system"))
+    versions = ", ".join(f"{name} {version}" for name, version in on.items() if name not in ("cores", "system", "note"))
     parts = [
         INTRODUCTION,
-        f"Measured on {on['system']}, {on['cores']} cores, with {versions}.\n",
+        f"Measured on {on['system']}, {on['cores']} cores, with {versions}.{on['note']}\n",
         "## Reading, listing, writing\n",
         READING,
         _table(["the median of all lines of", "ratio", "target", ""], _summary(lines)),

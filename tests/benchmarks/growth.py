@@ -70,7 +70,7 @@ class Growth:
         """Whether descriptors and allocated blocks stay as they are, within the error; of what is managed."""
         if "plain" in self.name:
             return ""
-        flat = all(abs(self.slopes[name][0]) <= self.slopes[name][1] for name in ("descriptors", "blocks"))
+        flat = all(abs(self.slopes[name][0]) <= self.slopes[name][1] + 1e-6 for name in ("descriptors", "blocks"))
         return "met" if flat else "behind"
 
     def __str__(self) -> str:
