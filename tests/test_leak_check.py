@@ -34,7 +34,6 @@ from fsspec.implementations.http import HTTPFileSystem
 from managed_store import ManagedStore, StorePool
 from managed_store.errors import ArgumentError, ArgumentTypeError, LeakError, LeakWarning, ManagedStoreError
 from managed_store.testing import Leak, LeakReport, leak_check
-from managed_store.testing._watch import WATCH
 from tests.servers import FolderServer
 
 # What the checks of other tests may not have patched for ever: the classes that are patched while one is on.
@@ -266,9 +265,11 @@ def test_a_thread_that_never_could_be_started() -> None:
         thread.start()
 
 
-def test_a_check_that_cannot_begin_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_cannot_begin_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
     """A module that a test has put in the place of another, without what is in that."""
-    if WATCH.is_on:
+    if pytestconfig.getoption("fail_on_leaks"):
         pytest.skip("only the outermost check installs anything; here it is that of --fail-on-leaks")
     before = [dict(vars(cls)) for cls in PATCHED]
     monkeypatch.setitem(sys.modules, "uvloop", ModuleType("uvloop"))

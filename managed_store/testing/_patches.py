@@ -86,8 +86,7 @@ class Patches:
 
     def catch_up(self) -> None:
         """Look whether modules have been imported by now that others were just importing when they were asked for."""
-        if self._finder.found_already:
-            self._finder.catch_up()
+        self._finder.catch_up()
 
     def begin(self) -> None:
         """Look out for the imports that are waited for."""
@@ -134,8 +133,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if self.found_already:
-            self.catch_up()
+        self.catch_up()
         if name not in self.wanted:
             return None
         for finder in tuple(sys.meta_path):

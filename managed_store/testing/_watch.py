@@ -41,11 +41,6 @@ class Watch:
         self._of_python: tuple[Detector, ...] = ()
         self._below_python: tuple[Detector, ...] = ()
 
-    @property
-    def is_on(self) -> bool:
-        """Whether any check is on."""
-        return self._checks > 0
-
     def begin(self) -> Mark:
         """Begin a check: from now on, what is opened is noticed."""
         with self._lock:

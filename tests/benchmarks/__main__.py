@@ -32,6 +32,8 @@ BENCHMARKS: dict[str, Any] = {
     "leak_check": leak_check,
 }
 
+VERDICTS = ("met", "within the error", "behind")
+
 
 def run(names: Sequence[str], effort: Effort, backends: Sequence[str]) -> Iterator[Result]:
     """Measure, with a progress bar on stderr."""
@@ -86,8 +88,6 @@ def main() -> None:
         write(results, arguments.write, "A quick run, of few rounds." if arguments.quick else "")
     print(json.dumps({verdict: [each.verdict for each in results].count(verdict) for verdict in VERDICTS}))
 
-
-VERDICTS = ("met", "within the error", "behind")
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["FULL", "QUICK", "TINY", "Effort", "Line", "Measure", "compare", "timed"]
+__all__ = ["FULL", "QUICK", "TINY", "Effort", "Line", "Measure", "compare", "interval", "timed", "verdict"]
 
 Measure = Callable[[], float]
 """Does its work once, and returns the seconds that it took."""
@@ -35,8 +35,8 @@ class Effort:
         With how many pooled connections a store is left.
     readers : tuple of int
         How many chunks are read at a time.
-    large : int
-        Bytes of a large chunk.
+    chunks, large : int
+        How many small chunks there are; bytes of a large chunk.
     backends, latencies : tuple
         What is read from, and how many seconds each request waits there.
     """
@@ -50,6 +50,7 @@ class Effort:
     tests: int = 1000
     connections: tuple[int, ...] = (1, 10, 100, 1000)
     readers: tuple[int, ...] = (1, 4, 16, 64, 256)
+    chunks: int = 512
     large: int = 4 * 2**20
     backends: tuple[str, ...] = ("http", "https", "gs", "s3")
     latencies: tuple[float, ...] = (0.0, 0.02)
@@ -62,7 +63,7 @@ QUICK = Effort(
 )  # fmt: skip
 TINY = Effort(
     rounds=1, at_most=1, seconds=0, at_once=0, cycles=12, cycles_of_plain=12, tests=3,
-    connections=(2,), readers=(4,), large=2**16, backends=("s3",), latencies=(0.0,),
+    connections=(2,), readers=(4,), chunks=8, large=2**16, backends=("s3",), latencies=(0.0,),
 )  # fmt: skip
 
 
@@ -112,12 +113,8 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """Whether the target is met, behind, or not to be told apart."""
-        if self.target is None:
-            return ""
-        if self.ratio <= self.target:
-            return "met"
-        return "within the error" if self.low <= self.target else "behind"
+        """Whether the target is met, if there is one."""
+        return "" if self.target is None else verdict(self.ratio, self.low, self.target)
 
     def __str__(self) -> str:
         others = "".join(f", {name} {seconds * 1e3:.1f}" for name, seconds in self.others.items())
@@ -126,6 +123,13 @@ class Line:
             f"({self.seconds * 1e3:.1f} ms against {self.seconds_base * 1e3:.1f}{others}; {self.rounds} rounds)"
             f"{self.verdict and f'; at most {self.target}: {self.verdict}'}"
         )
+
+
+def verdict(ratio: float, low: float, target: float) -> str:
+    """Say whether a target is met, behind, or not to be told apart, given the lower end of the interval."""
+    if ratio <= target:
+        return "met"
+    return "within the error" if low <= target else "behind"
 
 
 def timed(work: Callable[[], object]) -> Measure:

@@ -19,15 +19,16 @@ from zarr.storage import FsspecStore, ObjectStore
 
 from managed_store import ManagedStore
 from managed_store._closers import closer_for
+from tests.benchmarks._measuring import Effort
 from tests.servers import gcs_server, http_server, s3_server
 
-__all__ = ["ARRAYS", "SMALL", "Place", "close_plain", "contenders", "place", "small_chunks"]
+__all__ = ["ARRAYS", "LARGE_CHUNKS", "SMALL", "Place", "close_plain", "contenders", "place"]
 
 SMALL = 128
 """Numbers in a small chunk, which has 1 KiB."""
 ARRAYS = 20
 """Members of the group."""
-_SMALL_CHUNKS, _LARGE_CHUNKS = 512, 8
+LARGE_CHUNKS = 8
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,6 @@ class Place:
     obstore: Callable[[], Any] | str
 
 
-def small_chunks(large: int) -> int:
-    """Return how many small chunks there are."""
-    return _SMALL_CHUNKS if large > 2**16 else 8
-
-
 def contenders(place: Place) -> dict[str, Any]:
     """Make the stores that are compared."""
     options = {**place.options, "skip_instance_cache": True}
@@ -78,14 +74,13 @@ async def close_plain(store: FsspecStore) -> None:
 
 
 @contextmanager
-def place(backend: str, latency: float, large: int) -> Iterator[Place]:
+def place(backend: str, latency: float, effort: Effort) -> Iterator[Place]:
     """Start a server and write the hierarchy."""
     with ExitStack() as stack:
         found = _place(backend, latency, stack)
         with ManagedStore(found.url, storage_options=found.options) as store:
             root = zarr.create_group(store)
-            chunks = small_chunks(large)
-            for name, length, count in (("small", SMALL, chunks), ("large", large // 8, _LARGE_CHUNKS)):
+            for name, length, count in (("small", SMALL, effort.chunks), ("large", effort.large // 8, LARGE_CHUNKS)):
                 array = root.create_array(
                     name, shape=(length * count,), chunks=(length,), dtype="f8", compressors=None, filters=None
                 )

@@ -28,7 +28,7 @@ def gathered(results: Sequence[Result], note: str = "") -> dict[str, Any]:
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release().partition('-')[0]}",
             "cores": os.cpu_count(),
-            "note": note and f" {note}",
+            "note": note,
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
         "results": [asdict(result) for result in results],

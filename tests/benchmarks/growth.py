@@ -31,6 +31,7 @@ __all__ = ["BACKENDS", "Growth", "lines", "planned"]
 BACKENDS = ("http", "gs", "s3")
 HELD = ("descriptors", "threads", "tasks", "blocks", "MiB")
 SAMPLES = 200
+_ROUNDING = 1e-6  # of a slope that is nothing, and without error
 WARM_UP = 0.2  # the part of the cycles that is not looked at: imports, caches, the allocator's arenas
 
 # What each cycle of a backend has alone, as with rotating credentials: plain zarr cannot take a cached filesystem.
@@ -70,7 +71,8 @@ class Growth:
         """Whether descriptors and allocated blocks stay as they are, within the error; of what is managed."""
         if "plain" in self.name:
             return ""
-        flat = all(abs(self.slopes[name][0]) <= self.slopes[name][1] + 1e-6 for name in ("descriptors", "blocks"))
+        slopes = [self.slopes[name] for name in ("descriptors", "blocks")]
+        flat = all(abs(gain) <= error + _ROUNDING for gain, error in slopes)
         return "met" if flat else "behind"
 
     def __str__(self) -> str:

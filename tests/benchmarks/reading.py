@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -17,97 +17,74 @@ from zarr.storage import FsspecStore
 
 from managed_store import ManagedStore
 from tests.benchmarks._measuring import Effort, Line, Measure, compare, timed
-from tests.benchmarks._places import SMALL, Place, close_plain, contenders, place, small_chunks
+from tests.benchmarks._places import ARRAYS, LARGE_CHUNKS, SMALL, Place, close_plain, contenders, place
 
-__all__ = ["lines", "planned"]
+__all__ = ["NAMES", "TARGET", "lines", "planned"]
 
 LARGE_READERS = (1, 4)
+TARGET = 1.02
 NAMES = {"small": "small chunks", "large": "large chunks", "members": "members", "write": "writing small chunks"}
 
 Operations = dict[str, Callable[[int], object]]
 """What can be done with a store, on so many chunks."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One line: an operation, in one of zarr's two interfaces, with so many chunks at a time."""
-
-    operation: str
-    asynchronous: bool
-    readers: int
-
-
-def cases(latency: float, effort: Effort) -> list[Case]:
-    """Return all of them for one server; fewer where each takes longer."""
+def cases(latency: float, effort: Effort) -> list[tuple[str, int]]:
+    """Return what is done on one server, and how many chunks at a time; less where each takes longer."""
     readers = effort.readers if not latency else effort.readers[::2] if len(effort.readers) > 2 else effort.readers
     large = LARGE_READERS if len(effort.readers) > 1 else LARGE_READERS[:1]
-    each = [
+    return [
         *(("small", many) for many in readers),
         *(("large", many) for many in large),
         ("members", 10),
         ("write", min(16, max(readers))),
     ]
-    return [Case(operation, asynchronous, many) for asynchronous in (False, True) for operation, many in each]
 
 
 def planned(effort: Effort) -> int:
     """Return how many lines there will be."""
-    return len(effort.backends) * sum(len(cases(latency, effort)) for latency in effort.latencies)
+    return len(effort.backends) * len(INTERFACES) * sum(len(cases(latency, effort)) for latency in effort.latencies)
 
 
 def lines(effort: Effort) -> Iterator[Line]:
     """Measure them."""
     for backend in effort.backends:
         for latency in effort.latencies:
-            with place(backend, latency, effort.large) as where:
-                for asynchronous in (False, True):
-                    with (asynchronously if asynchronous else synchronously)(where, effort) as of_all:
-                        for case in cases(latency, effort):
-                            if case.asynchronous == asynchronous:
-                                yield line(case, f"{backend}{', 20 ms' if latency else ''}", of_all, where, effort)
+            server = f"{backend}, 20 ms" if latency else backend
+            with place(backend, latency, effort) as where:
+                for interface, opened in INTERFACES.items():
+                    with opened(where, effort) as of_all:
+                        for operation, readers in cases(latency, effort):
+                            # How often it is done is no part of the name: it depends on the machine.
+                            at_once = "" if operation == "members" else f", {readers} at a time"
+                            name = f"{server}, {NAMES[operation]}, {interface}{at_once}"
+                            with zarr.config.set({"async.concurrency": readers}):
+                                yield line(name, operation, readers, of_all, where, effort)
 
 
-def line(case: Case, server: str, of_all: dict[str, Operations], where: Place, effort: Effort) -> Line:
+def line(name: str, operation: str, readers: int, of_all: dict[str, Operations], where: Place, effort: Effort) -> Line:
     """Measure one."""
-    chunks = _LIMITS[case.operation](effort)
     left_out = {} if callable(where.obstore) else {"ObjectStore": where.obstore}
-    with zarr.config.set({"async.concurrency": case.readers}):
-        count = min(chunks, max(1, case.readers))
-        base = of_all["FsspecStore"][case.operation]
-        base(count)
-        taken = timed(lambda: base(count))()
-        count = min(chunks, max(count, int(count * effort.at_once / taken)))
-        measures: dict[str, Measure] = {}
-        for name, operations in of_all.items():
-            work = operations.get(case.operation)
-            if work is None:
-                continue
-            try:
-                work(count)
-            except Exception as error:  # what cannot do it is told in the table
-                if name in ("managed", "FsspecStore"):
-                    raise
-                left_out[name] = f"{type(error).__name__}"
-                continue
-            measures[name] = timed(lambda work=work: work(count))  # type: ignore[misc]
-        # How often it is done is no part of the name: it depends on the machine.
-        at_once = f", {case.readers} at a time" if case.operation != "members" else ""
-        return compare(
-            "reading",
-            f"{server}, {NAMES[case.operation]}, {'async' if case.asynchronous else 'sync'}{at_once}",
-            measures,
-            effort=effort,
-            target=1.02,
-            left_out=left_out,
-        )
-
-
-_LIMITS: dict[str, Callable[[Effort], int]] = {
-    "small": lambda effort: small_chunks(effort.large),
-    "large": lambda effort: 8,
-    "members": lambda effort: 1,
-    "write": lambda effort: small_chunks(effort.large),
-}
+    most = {"large": LARGE_CHUNKS, "members": 1}.get(operation, effort.chunks)
+    count = min(most, readers)
+    base = of_all["FsspecStore"][operation]
+    base(count)
+    taken = timed(lambda: base(count))()
+    count = min(most, max(count, int(count * effort.at_once / taken)))
+    measures: dict[str, Measure] = {}
+    for contender, operations in of_all.items():
+        work = operations.get(operation)
+        if work is None:
+            continue
+        try:
+            work(count)
+        except Exception as error:  # what cannot do it is told in the table
+            if contender in ("managed", "FsspecStore"):
+                raise
+            left_out[contender] = f"{type(error).__name__}"
+            continue
+        measures[contender] = timed(partial(work, count))
+    return compare("reading", name, measures, effort=effort, target=TARGET, left_out=left_out)
 
 
 @contextmanager
@@ -140,6 +117,9 @@ def asynchronously(where: Place, effort: Effort) -> Iterator[dict[str, Operation
             runner.run(_closed(stores["managed"], stores["FsspecStore"], session))
 
 
+INTERFACES = {"sync": synchronously, "async": asynchronously}
+
+
 async def _session(where: Place) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=where.ssl or True))
 
@@ -151,7 +131,7 @@ async def _closed(managed: ManagedStore, plain: FsspecStore, session: aiohttp.Cl
 
 
 def _written(effort: Effort) -> Any:
-    return np.random.default_rng(0).random(SMALL * small_chunks(effort.large))
+    return np.random.default_rng(0).random(SMALL * effort.chunks)
 
 
 def _synchronous(store: Any, name: str, effort: Effort) -> Operations:
@@ -161,7 +141,7 @@ def _synchronous(store: Any, name: str, effort: Effort) -> Operations:
     data, length = _written(effort), large.chunks[0]
 
     def members(_: int) -> None:
-        assert len(zarr.open_group(store, path="many", mode="r").members()) > 0
+        assert len(zarr.open_group(store, path="many", mode="r").members()) == ARRAYS
 
     def write(count: int) -> None:
         small[: count * SMALL] = data[: count * SMALL]
@@ -183,7 +163,7 @@ def _asynchronous(store: Any, name: str, effort: Effort, runner: asyncio.Runner)
 
     async def members() -> None:
         group = await asynchronous.open_group(store, path="many", mode="r")
-        assert [name async for name, _ in group.members()]
+        assert len([name async for name, _ in group.members()]) == ARRAYS
 
     def write(count: int) -> None:
         runner.run(small.setitem(slice(0, count * SMALL), data[: count * SMALL]))

@@ -69,9 +69,8 @@ class SocketDetector(Detector):
         return _Mark(now, seen)
 
     def leaks(self, mark: _Mark) -> Iterator[Found]:
-        if self.opened.last < mark.number and self._as_seen(mark.seen):
-            return
-        records = {each.fileno(): record for record, each in self.opened.since(mark.number) if each.fileno() != -1}
+        noticed = self.opened.since(mark.number) if self.opened.last > mark.number else ()
+        records = {each.fileno(): record for record, each in noticed if each.fileno() != -1}
         if not records and self._as_seen(mark.seen):
             return
         self._seen = _Seen.now()
