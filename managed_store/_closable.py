@@ -77,5 +77,6 @@ class ClosableStore(Closable, GuardedStore):
         return self.__enter__()
 
     def __del__(self) -> None:
-        if self._owner is not None:  # a closed one too: Ctrl-C may have struck before its sessions were closed
-            self._owner.release(self._token)
+        sessions = getattr(self, "_sessions", None)  # there is none if the constructor has failed
+        if sessions is not None:  # a closed one too: Ctrl-C may have struck before its sessions were closed
+            sessions.release(self._token)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer
@@ -12,7 +12,7 @@ from zarr.core.buffer import Buffer
 from managed_store._leases import Lease
 from managed_store._lifecycle import State
 from managed_store._owners import SessionOwner
-from managed_store._sessions import Session
+from managed_store._requests import Request
 from managed_store._wrapped import WrappedFsspecStore, can_delete
 from managed_store.errors import StoreClosedError
 
@@ -21,22 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardedStore"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class GuardedStore(Store):
     """Reads and writes through the sessions of an owner. Not for use by itself: `ManagedFSSpecStore` makes it."""
 
-    # For `__del__`, should the constructor fail.
-    _owner: SessionOwner | Lease | None = None
+    _sessions: SessionOwner | Lease
     _allowed_exceptions: tuple[type[Exception], ...]
     _is_closed: bool
-
-    @property
-    def _sessions(self) -> SessionOwner | Lease:
-        assert self._owner is not None  # only while a constructor fails
-        return self._owner
 
     @property
     def closed(self) -> bool:
@@ -47,29 +40,34 @@ class GuardedStore(Store):
         if self.closed:
             raise self._sessions.recipe.closed_error()
 
-    async def _session(self) -> Session:
-        """The open session of the running loop."""
+    def _request_now(self, *, writes: bool = False) -> Request | None:
+        """One request over the session of the running loop, to be entered at once; None if that is not open yet.
+
+        This is on the way of every chunk.
+        """
         owner = self._sessions
         if self._is_closed or owner.ended:
             raise owner.recipe.closed_error()
-        return owner.open_now(asyncio.get_running_loop()) or await owner.open_session()
+        session = owner.session_of(get_running_loop())
+        if session is None or session.state is not State.OPEN:
+            return None
+        wrapped = session.wrapped.get((owner.path, self._allowed_exceptions))
+        if wrapped is None:
+            wrapped = session.wrap(owner.path, self._allowed_exceptions)
+        return Request(session.requests, wrapped, owner.recipe, writes)
 
-    def _run(
-        self, session: Session, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]],
-        *args: P.args, **kwargs: P.kwargs,
-    ) -> Coroutine[Any, Any, T]:  # fmt: skip
-        """Run one request as one of this store's."""
-        return session.run(self._sessions.recipe, writes, operation, *args, **kwargs)
-
-    def _wrapped(self, session: Session) -> WrappedFsspecStore:
-        return session.wrapped(self._sessions.path, self._allowed_exceptions)
+    async def _request(self, *, writes: bool = False) -> Request:
+        """The same, of a session that is opened for it if need be."""
+        while (request := self._request_now(writes=writes)) is None:
+            await self._sessions.open_session()
+        return request
 
     # Reading
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         # docstring inherited
-        session = await self._session()
-        return await self._run(session, False, self._wrapped(session).get, key, prototype, byte_range)
+        with self._request_now() or await self._request() as wrapped:
+            return await wrapped.get(key, prototype, byte_range)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -142,16 +140,17 @@ class GuardedStore(Store):
                 raise self._sessions.recipe.closed_error(" while these ranges were read") from failures
 
     async def _read(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
-        session = await self._session()
-        return await self._run(session, False, operation, self._wrapped(session))
+        with self._request_now() or await self._request() as wrapped:
+            return await operation(wrapped)
 
     async def _list(self, operation: Callable[[WrappedFsspecStore], Coroutine[Any, Any, T]]) -> T:
-        session = await self._session()
+        request = await self._request()
         writes_before = self._sessions.writes
         try:
-            return await self._run(session, False, operation, self._wrapped(session))
+            with request as wrapped:
+                return await operation(wrapped)
         finally:
-            self._sessions.listed(session, writes_before=writes_before)
+            self._sessions.listed(writes_before=writes_before)
 
     # Writing
 
@@ -207,9 +206,9 @@ class GuardedStore(Store):
     ) -> None:
         self._refuse_if_closed()
         self._check_writable()
-        session = await self._session()
         try:
-            await self._run(session, True, operation, self._wrapped(session))
+            with self._request_now(writes=True) or await self._request(writes=True) as wrapped:
+                await operation(wrapped)
         finally:
             self._sessions.wrote(keys)  # also after a failure: nobody knows how far it came
 

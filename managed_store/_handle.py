@@ -33,7 +33,7 @@ class Handle(ClosableStore):
         self._is_closed = False
         self._token = object()
         owner.handles.add(self._token)
-        self._owner = owner
+        self._sessions = owner
 
     @property
     def url(self) -> str:

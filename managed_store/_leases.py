@@ -47,6 +47,8 @@ class Lease:
         self.path: str | None = None
         self._pool = pool
         self._owner: SharedOwner | None = None
+        nothing: dict[asyncio.AbstractEventLoop, Session] = {}
+        self.session_of = nothing.get  # until the owner is found
         self._given_back = False
         pool.leases.add(self)
 
@@ -68,10 +70,6 @@ class Lease:
         return 0 if self._owner is None else self._owner.writes
 
     # Sessions
-
-    def open_now(self, loop: asyncio.AbstractEventLoop) -> Session | None:
-        """The session of `loop`, if it is open already."""
-        return None if self._owner is None else self._owner.open_now(loop)
 
     async def open_session(self) -> Session:
         """The open session of the running loop."""
@@ -105,7 +103,7 @@ class Lease:
             except Exception as error:  # whatever a backend raises when it is imported and asked what a URL says
                 raise self.recipe.open_error(error) from error
             owner = self._pool.owner(recipe, self)
-            self.path, self._owner = path, owner
+            self.path, self._owner, self.session_of = path, owner, owner.session_of
         # Whoever closes says so first, and looks for the owner afterwards: at least one of the two sees the other.
         if self._given_back:
             self._pool.withdraw(self, owner)
@@ -117,10 +115,10 @@ class Lease:
         if self._owner is not None:
             self._owner.wrote(keys, self.path)
 
-    def listed(self, session: Session, *, writes_before: int) -> None:
+    def listed(self, *, writes_before: int) -> None:
         """Drop what a listing has put into a cache, if something was written while it was under way."""
         if self._owner is not None:
-            self._owner.listed(session, writes_before=writes_before)
+            self._owner.listed(writes_before=writes_before)
 
     def statistics(self) -> Statistics:
         """What is held now, by all the stores that share these sessions."""

@@ -1,4 +1,4 @@
-"""The state of a store and of its sessions, and the requests in flight: plain state, no I/O, no asyncio.
+"""The state of a store and of its sessions: plain state, no I/O, no asyncio.
 
 A state only ever moves forward, NEW → OPEN → CLOSING → CLOSED, and steps may be skipped (a store that was never
 used goes from NEW to CLOSED). Each move is one assignment, so it needs no lock: see `Session` and `SessionOwner` for
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
 
-__all__ = ["Drain", "PoolStatistics", "Request", "State", "Statistics"]
+__all__ = ["Drain", "PoolStatistics", "State", "Statistics"]
 
 
 class State(enum.IntEnum):
@@ -36,34 +35,6 @@ class Drain(enum.IntEnum):
     """An exception, a cancellation or Ctrl-C: the answer to a read is wanted by nobody, a write must end whole."""
     ALL = 2
     """A clean exit."""
-
-
-class Request:
-    """One request in flight.
-
-    Attributes
-    ----------
-    task : asyncio.Task or None
-        The task that awaits the answer; the one to cancel if the request must be cut off.
-    writes : bool
-        Whether the request writes or deletes.
-    cancelling : int
-        How many cancellations the task had been asked for before the request began.
-    cut_off : int
-        How often the task was cancelled to cut the request off, which is told from any other cancellation by it.
-    """
-
-    __slots__ = ("cancelling", "cut_off", "task", "writes")
-
-    def __init__(self, task: Any, writes: bool, *, cancelling: int) -> None:
-        self.task = task
-        self.writes = writes
-        self.cancelling = cancelling
-        self.cut_off = 0
-
-    def may_finish(self, drain: Drain) -> bool:
-        """Whether this request is given time to finish under `drain`."""
-        return drain is Drain.ALL or (drain is Drain.WRITES and self.writes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class SessionOwner:
         self.ended = False
         self.handles: set[object] = set()
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
+        self.session_of = self._sessions.get  # of a loop, if it has one: no method, for it is asked for every chunk
         self._never_closed = NeverClosed(made_at)
         self._opened = self._closed = self._forced = 0
         self._caches_listings, self._caches_files = recipe.wants_listings_cache, recipe.caches_files
@@ -84,11 +85,6 @@ class SessionOwner:
             raise self.recipe.closed_error()
         return session
 
-    def open_now(self, loop: asyncio.AbstractEventLoop) -> Session | None:
-        """The session of `loop`, if it is open already."""
-        session = self._sessions.get(loop)
-        return session if session is not None and session.state is State.OPEN else None
-
     async def open_session(self) -> Session:
         """The open session of the running loop."""
         loop = asyncio.get_running_loop()
@@ -125,10 +121,12 @@ class SessionOwner:
                 session.built.forget_listings()
                 session.built.forget_files(keys, path)
 
-    def listed(self, session: Session, *, writes_before: int) -> None:
-        """Drop what a listing has put into a cache, if something was written while it was under way."""
-        if self._caches_listings and self.writes != writes_before and session.built is not None:
-            session.built.forget_listings()
+    def listed(self, *, writes_before: int) -> None:
+        """Drop what a listing on this loop has put into a cache, if something was written while it was under way."""
+        if self._caches_listings and self.writes != writes_before and (loop := running_loop()) is not None:
+            session = self.session_of(loop)
+            if session is not None and session.built is not None:
+                session.built.forget_listings()
 
     def _forget(self, session: Session) -> None:
         self._opened += session.built is not None
@@ -185,7 +183,7 @@ class SessionOwner:
     def forget_sessions(self) -> list[Session]:
         """Give up every session without touching it: in a child process, where they are the parent's."""
         sessions = list(self._sessions.values())
-        self._sessions = {}
+        self._sessions.clear()
         owners_with_sessions.discard(self)
         return sessions
 

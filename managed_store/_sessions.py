@@ -10,8 +10,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import NoReturn
 
 from managed_store._awaiting import finished, retrieve
 from managed_store._building import Built, build
@@ -28,9 +28,6 @@ from managed_store.errors import StoreCloseError
 __all__ = ["Session"]
 
 _logger = logging.getLogger("managed_store")
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # Sessions are numbered in the order in which they are made.
 _numbers = itertools.count()
@@ -83,7 +80,7 @@ class Session:
         self._recipe = recipe
         self._close_timeout = close_timeout
         self._on_end = on_end
-        self._wrapped: dict[tuple[str | None, tuple[type[Exception], ...]], WrappedFsspecStore] = {}
+        self.wrapped: dict[tuple[str | None, tuple[type[Exception], ...]], WrappedFsspecStore] = {}
         self._opening: asyncio.Task[None] | None = None
         self._awaited = 0  # how many wait for it to be open, to begin a request at once
         self._closing: asyncio.Task[None] | None = None
@@ -166,36 +163,18 @@ class Session:
 
     # Use
 
-    def wrapped(self, path: str | None, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
-        """The store at `path` of this session's filesystem that reads these exceptions as "no such key".
+    def wrap(self, path: str | None, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
+        """Make and keep the store at `path` that reads these exceptions as "no such key".
 
         None stands for the path that the recipe names.
         """
-        try:
-            return self._wrapped[path, allowed_exceptions]
-        except KeyError:
-            if self.built is None:
-                self._refuse()
-            if len(self._wrapped) >= _MOST_WRAPPED:
-                self._wrapped.clear()
-            store = wrap(self.built.filesystem, self.built.path if path is None else path, allowed_exceptions)
-            self._wrapped[path, allowed_exceptions] = store
-            return store
-
-    def run(
-        self, asked: Recipe, writes: bool, operation: Callable[P, Coroutine[Any, Any, T]],
-        *args: P.args, **kwargs: P.kwargs,
-    ) -> Coroutine[Any, Any, T]:  # fmt: skip
-        """Run one request over this session's filesystem for the store `asked`; the result is to be awaited at once.
-
-        Raises
-        ------
-        StoreClosedError
-            The session is not open, or was closed before the answer came.
-        """
-        if self.state is not State.OPEN:
-            raise asked.closed_error()
-        return self.requests.run(asked, writes, operation, *args, **kwargs)
+        if self.built is None:
+            self._refuse()
+        if len(self.wrapped) >= _MOST_WRAPPED:
+            self.wrapped.clear()
+        store = wrap(self.built.filesystem, self.built.path if path is None else path, allowed_exceptions)
+        self.wrapped[path, allowed_exceptions] = store
+        return store
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise self._recipe.closed_error()
@@ -326,7 +305,7 @@ class Session:
         if self.state is State.CLOSED:
             return
         self.state = State.CLOSED
-        self._wrapped.clear()
+        self.wrapped.clear()
         self._end_of_loop.forget()
         self._on_end(self)
 

@@ -55,7 +55,9 @@ def wrap(filesystem: AsyncFileSystem, path: str, allowed_exceptions: tuple[type[
     if isinstance(filesystem, ReferenceFileSystem):
         cls = ReferencesStore
     elif protocols & _HTTP_PROTOCOLS:
-        cls = IndexedStore if isinstance(filesystem, ThreadedFileSystem) else HttpStore
+        # A subclass that reads in its own way is asked to. One that reads in threads has no session.
+        reads_by_fsspec = type(filesystem)._cat_file.__module__ == "fsspec.implementations.http"
+        cls = HttpStore if reads_by_fsspec else IndexedStore
     elif not (isinstance(filesystem, ThreadedFileSystem) or protocols & _SERVES_SUFFIXES):
         cls = SizedStore
     return cls(filesystem, path=path.rstrip("/") or path, allowed_exceptions=allowed_exceptions)

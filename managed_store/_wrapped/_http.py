@@ -86,33 +86,43 @@ class IndexedStore(WrappedFsspecStore):
 
 
 class HttpStore(IndexedStore):
-    """The same over fsspec's HTTP filesystem itself."""
+    """The same over fsspec's HTTP filesystem itself, reading as its `_cat_file` does, by the session that it opens.
+
+    But it looks at what the server says it has sent. And it spares a coroutine, so that a managed store, which has one
+    more on top, has as many as zarr's: a read is resumed through all of them at each turn of its loop.
+    """
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        try:
-            if isinstance(byte_range, BYTE_REQUESTS) and not asks_for_nothing(byte_range):
-                return prototype.buffer.from_bytes(await self._get_part(key, byte_range))
+        if byte_range is not None and (not isinstance(byte_range, BYTE_REQUESTS) or asks_for_nothing(byte_range)):
             return await super().get(key, prototype, byte_range)
+        url, options = self._path(key), self.fs.kwargs
+        if byte_range is not None:
+            # Not compressed: the range would be one of the compressed bytes.
+            headers = {"Accept-Encoding": "identity", **options.get("headers", {}), "Range": range_header(byte_range)}
+            options = {**options, "headers": headers}
+        session = await self.fs.set_session()
+        try:
+            async with session.get(self.fs.encode_url(url), **options) as response:
+                value = _value(url, byte_range, response.status, await response.read())
+                response.raise_for_status()
         except self.allowed_exceptions:
             return None
         except Exception as error:
-            if status_of(error) in GONE:  # fsspec knows 404 alone
+            status = status_of(error)
+            if status == 416 and byte_range is not None:  # the range begins at or after the end
+                value = b""
+            elif status in GONE:  # by a session that raises of itself
                 return None
-            raise
+            else:
+                raise
+        return prototype.buffer.from_bytes(value)
 
-    async def _get_part(self, key: str, byte_range: ByteRequest) -> bytes:
-        """As `HTTPFileSystem._cat_file` does it, but for looking at what the server says it has sent."""
-        url = self._path(key)
-        options = dict(self.fs.kwargs)
-        # Not compressed: the range would be one of the compressed bytes.
-        headers = {"Accept-Encoding": "identity", **options.pop("headers", {}), "Range": range_header(byte_range)}
-        session = await self.fs.set_session()
-        async with session.get(self.fs.encode_url(url), headers=headers, **options) as response:
-            if response.status == 416:  # the range begins at or after the end
-                return b""
-            response.raise_for_status()
-            body: bytes = await response.read()
-        return body if response.status == 206 else body[as_slice(byte_range)]
+
+def _value(url: str, byte_range: ByteRequest | None, status: int, body: bytes) -> bytes:
+    """What was asked for, of what was sent."""
+    if status in GONE:
+        raise FileNotFoundError(url)
+    return body if byte_range is None or status == 206 else body[as_slice(byte_range)]
 
 
 def _is_missing(cause: BaseException) -> bool:

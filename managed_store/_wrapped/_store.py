@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
@@ -20,9 +20,19 @@ __all__ = ["SizedStore", "WrappedFsspecStore"]
 class WrappedFsspecStore(FsspecStore):
     """zarr's store over one filesystem, answering every byte request and listing as any correct store would."""
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        if not isinstance(byte_range, BYTE_REQUESTS):  # all of it, or what zarr refuses
-            return await super().get(key, prototype, byte_range)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._root = self._inside(self.path)
+
+    # No coroutine of its own where zarr's will do: that would be resumed with it at each turn of the loop.
+    def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Coroutine[Any, Any, Buffer | None]:
+        if isinstance(byte_range, BYTE_REQUESTS):
+            return self._get_part(key, prototype, byte_range)
+        return super().get(key, prototype, byte_range)  # all of it, or what zarr refuses
+
+    async def _get_part(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest) -> Buffer | None:
         if asks_for_nothing(byte_range):
             return prototype.buffer.from_bytes(b"") if await self.exists(key) else None
         try:
@@ -124,7 +134,7 @@ class WrappedFsspecStore(FsspecStore):
 
     def _path(self, key: str) -> str:
         key = key.strip("/")
-        return f"{self._inside(self.path)}{key}" if key else self.path
+        return f"{self._root}{key}" if key else self.path
 
     def _inside(self, folder: str) -> str:
         """What the paths of all that is in a folder begin with."""
@@ -159,9 +169,9 @@ def _positions(byte_range: ByteRequest) -> tuple[int, int]:
 class SizedStore(WrappedFsspecStore):
     """The same over a filesystem that is not known to count from the end: the store asks for the size, and counts."""
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+    async def _get_part(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest) -> Buffer | None:
         if not isinstance(byte_range, SuffixByteRequest) or asks_for_nothing(byte_range):
-            return await super().get(key, prototype, byte_range)
+            return await super()._get_part(key, prototype, byte_range)
         try:
             return await self._get_within(key, prototype, byte_range)
         except self.allowed_exceptions:
