@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, MutableSet
 from types import MappingProxyType
 from typing import Any
 
@@ -64,14 +64,18 @@ def copied(value: Any) -> Any:
 
 
 def _copied(value: Any, strings: dict[str, str]) -> Any:
+    if type(value) is str:
+        return strings.setdefault(value, value)
+    if type(value) in _PLAIN:
+        return value
     if type(value) in _DICTS:
-        names = sorted(value) if all(type(name) is str for name in value) else value
+        names = sorted(value) if {str}.issuperset(map(type, value)) else value
         return {_copied(name, strings): _copied(value[name], strings) for name in names}
     if type(value) in (list, tuple, set):
         return type(value)(_copied(each, strings) for each in value)
     if isinstance(value, MutableMapping | MutableSequence | MutableSet):
         return copy.copy(value)  # equal to itself alone: whether it says the same is not known here
-    return strings.setdefault(value, value) if type(value) is str else value
+    return value
 
 
 def in_order(value: Any) -> Any:
@@ -103,7 +107,7 @@ def equal_values(left: Any, right: Any) -> bool:
     if type(left) is not type(right):
         return False
     if type(left) is dict:
-        return _typed(left) == _typed(right) and all(equal_values(value, right[name]) for name, value in left.items())
+        return _typed(left) == _typed(right) and all(map(equal_values, left.values(), map(right.get, left)))
     if type(left) in (list, tuple):
         return len(left) == len(right) and all(map(equal_values, left, right))
     if type(left) in (set, frozenset):
@@ -116,14 +120,14 @@ def equal_values(left: Any, right: Any) -> bool:
         return False
 
 
-def _typed(values: Iterable[Any]) -> set[tuple[type, Any]]:
-    return {(type(value), value) for value in values}
+def _typed(values: Collection[Any]) -> set[tuple[type, Any]]:
+    return set(zip(map(type, values), values, strict=True))
 
 
 def hash_of(value: Any) -> int:
     """A hash that goes with `equal_values`: of the types alone, where nothing is known of a value."""
     if type(value) is dict:
-        return hash(frozenset((name, hash_of(each)) for name, each in value.items()))
+        return hash(frozenset(zip(value, map(hash_of, value.values()), strict=True)))
     if type(value) in (list, tuple):
         return hash((type(value), *map(hash_of, value)))
     return hash((type(value), value if type(value) in _PLAIN else None))

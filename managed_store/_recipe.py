@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from managed_store._chain import protocols_of, wants_listings_cache
@@ -114,7 +115,7 @@ class Recipe:
     def __repr__(self) -> str:
         return f"Recipe({self.redacted_url!r}, options={list(self.options)})"
 
-    @property
+    @cached_property  # zarr asks for it again and again: it is how a store shows itself
     def redacted_url(self) -> str:
         """The URL without user info and query string, for messages."""
         return redacted(self.url)

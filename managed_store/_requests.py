@@ -5,109 +5,83 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from asyncio import current_task
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from managed_store._lifecycle import Drain
 from managed_store._recipe import Recipe
-from managed_store._wrapped import WrappedFsspecStore
 
-__all__ = ["Request", "RequestsInFlight"]
+__all__ = ["RequestsInFlight"]
+
+# A request is known by the task that awaits its answer: a task awaits one at a time. None stands for no task.
+Waiting: TypeAlias = "asyncio.Task[Any] | None"
 
 # How long, in seconds, to wait for a request that was cut off before cancelling it once more.
 _CANCEL_AGAIN = 0.05
 
 
-class Request:
-    """One request in flight, from entering it until it is left; then `StoreClosedError` if it was cut off.
+@dataclass
+class _Cancelled:
+    """How often the task of a request was cancelled before it began, and to cut it off."""
 
-    Not a coroutine that awaits the request: such a one would be resumed with it at each turn of the loop, and that
-    alone is a hundredth of what reading a small chunk takes.
-
-    Parameters
-    ----------
-    in_flight : RequestsInFlight
-        Those that it is one of.
-    wrapped : WrappedFsspecStore
-        What is to be read or written. Given by entering.
-    asked : Recipe
-        That of the store that was asked.
-    writes : bool
-        Whether it writes or deletes.
-
-    Attributes
-    ----------
-    task : asyncio.Task or None
-        The task that awaits the answer; the one to cancel if the request must be cut off.
-    writes : bool
-        As given.
-    cut_off : int
-        How often the task was cancelled to cut the request off, which is told from any other cancellation by it.
-    """
-
-    __slots__ = ("_asked", "_cancelling", "_in_flight", "_wrapped", "cut_off", "task", "writes")
-
-    def __init__(self, in_flight: RequestsInFlight, wrapped: WrappedFsspecStore, asked: Recipe, writes: bool) -> None:
-        self._in_flight = in_flight
-        self._wrapped = wrapped
-        self._asked = asked
-        self.task: Any = current_task()
-        self.writes = writes
-        self._cancelling = 0 if self.task is None else self.task.cancelling()
-        self.cut_off = 0
-
-    def __enter__(self) -> WrappedFsspecStore:
-        self._in_flight.requests.add(self)
-        return self._wrapped
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        in_flight = self._in_flight
-        in_flight.requests.discard(self)
-        if not in_flight.requests:
-            in_flight.become_idle()
-        if not self.cut_off:
-            return
-        # As `asyncio.timeout` does: a cancellation that is ours alone becomes our error, any other goes on.
-        task, self.task = self.task, None  # which keeps the error that it ends with, and that this frame
-        cancelled_by_others = task is not None and _uncancelled(task, self.cut_off) > self._cancelling
-        del task
-        if error is None or (cancelled_by_others and isinstance(error, asyncio.CancelledError)):
-            return  # an answer came all the same: the backend kept the cancellation to itself
-        cause = None if isinstance(error, asyncio.CancelledError) else error
-        raise self._asked.closed_error(" before the answer to this request came") from cause
-
-    def may_finish(self, drain: Drain) -> bool:
-        """Whether this request is given time to finish under `drain`."""
-        return drain is Drain.ALL or (drain is Drain.WRITES and self.writes)
+    before: int = 0
+    by_us: int = 0
 
 
 class RequestsInFlight:
     """What a session is waiting for. Changed on the thread of the session's loop alone.
 
+    Whoever makes a request enters its task where it belongs, and takes it out when the answer is there. No object is
+    made for that, and no method called: where chunks are small it would be felt. See `GuardedStore.get`.
+
     Parameters
     ----------
     before_cut_off : callable
         Called before requests are cut off.
+
+    Attributes
+    ----------
+    reads, writes : dict
+        The tasks that await an answer, and the recipe of the store that each has asked.
+    cancelled : dict
+        Those of them that were cancelled before, or to cut them off: by that it is told from any other cancellation.
     """
 
     def __init__(self, *, before_cut_off: Callable[[], None]) -> None:
         self._before_cut_off = before_cut_off
         self._may_finish = Drain.ALL
-        self.requests: set[Request] = set()
+        self.reads: dict[Waiting, Recipe] = {}
+        self.writes: dict[Waiting, Recipe] = {}
+        self.cancelled: dict[Waiting, _Cancelled] = {}
         self.idle_since = time.monotonic()
         self._idle = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self.requests)
+        return len(self.reads) + len(self.writes)
 
-    def become_idle(self) -> None:
-        """The last request has ended."""
-        self.idle_since = time.monotonic()
-        self._idle.set()
+    def begun_by_cancelled(self, task: asyncio.Task[Any]) -> None:
+        """A task that was cancelled before makes a request: it is cleaning up."""
+        self.cancelled[task] = _Cancelled(before=task.cancelling())
+
+    def failed(self, task: Waiting, asked: Recipe, error: BaseException) -> None:
+        """Raise StoreClosedError in place of the error of a request of the store `asked`, if it was cut off."""
+        times = self.cancelled[task]
+        was_cut_off, by_others = times.by_us > 0, self._uncancelled(task) > times.before
+        del task  # which keeps the error that it ends with, and that this frame
+        # As `asyncio.timeout` does: a cancellation that is ours alone becomes our error, any other goes on.
+        if was_cut_off and not (by_others and isinstance(error, asyncio.CancelledError)):
+            cause = None if isinstance(error, asyncio.CancelledError) else error
+            raise asked.closed_error(" before the answer to this request came") from cause
+
+    def ended(self, task: Waiting) -> None:
+        """The last request has ended, or one whose task was cancelled."""
+        if task in self.cancelled:
+            self._uncancelled(task)  # an answer came all the same: the backend kept the cancellation to itself
+            del self.cancelled[task]
+        if not self:
+            self.idle_since = time.monotonic()
+            self._idle.set()
 
     def cut_off(self, may_finish: Drain) -> None:
         """Cancel every request that may not finish. Their tasks raise StoreClosedError, not the cancellation.
@@ -134,20 +108,35 @@ class RequestsInFlight:
         loop = asyncio.get_running_loop()
         for drain, deadline in ((may_finish, until), (Drain.NOTHING, by_force_until)):
             self.cut_off(drain)
-            while self.requests and loop.time() < deadline:
+            while self and loop.time() < deadline:
                 await self._finished(min(deadline, loop.time() + _CANCEL_AGAIN))
                 self._cancel(again=True)
-            if not self.requests:
+            if not self:
                 return
 
     def _cancel(self, *, again: bool) -> None:
         """Cancel; `again` also what was cancelled before: adlfs keeps that to itself now and then, and goes on."""
-        for request in tuple(self.requests):
-            if request.may_finish(self._may_finish) or request.task in (None, _current_task()):
+        asking = _current_task()
+        for waiting, may_finish in ((self.reads, Drain.ALL), (self.writes, Drain.WRITES)):
+            if self._may_finish >= may_finish:
                 continue
-            if again or not request.cut_off:
-                request.cut_off += 1
-                request.task.cancel()
+            for task in tuple(waiting):
+                if task is None or task is asking:
+                    continue
+                times = self.cancelled.setdefault(task, _Cancelled())
+                if again or not times.by_us:
+                    times.by_us += 1
+                    task.cancel()
+
+    def _uncancelled(self, task: Waiting) -> int:
+        """Take back the cancellations by which a request was cut off; return how many are left."""
+        if task is None:
+            return 0
+        times = self.cancelled[task]
+        for _ in range(times.by_us):
+            task.uncancel()
+        times.by_us = 0
+        return task.cancelling()
 
     async def _finished(self, deadline: float) -> None:
         """Wait until no request is in flight, or the loop's clock shows `deadline`."""
@@ -155,13 +144,6 @@ class RequestsInFlight:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await self._idle.wait()
-
-
-def _uncancelled(task: asyncio.Task[Any], times: int) -> int:
-    """Take back the cancellations by which a request was cut off; return how many are left."""
-    for _ in range(times):
-        task.uncancel()
-    return task.cancelling()
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -163,17 +163,19 @@ class Session:
 
     # Use
 
-    def wrap(self, path: str | None, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
-        """Make and keep the store at `path` that reads these exceptions as "no such key".
+    def wrapped_at(self, path: str | None, allowed_exceptions: tuple[type[Exception], ...]) -> WrappedFsspecStore:
+        """The store at `path` of this session's filesystem that reads these exceptions as "no such key".
 
-        None stands for the path that the recipe names.
+        None stands for the path that the recipe names. It is kept in `wrapped`.
         """
         if self.built is None:
             self._refuse()
-        if len(self.wrapped) >= _MOST_WRAPPED:
-            self.wrapped.clear()
-        store = wrap(self.built.filesystem, self.built.path if path is None else path, allowed_exceptions)
-        self.wrapped[path, allowed_exceptions] = store
+        store = self.wrapped.get((path, allowed_exceptions))
+        if store is None:
+            if len(self.wrapped) >= _MOST_WRAPPED:
+                self.wrapped.clear()
+            store = wrap(self.built.filesystem, self.built.path if path is None else path, allowed_exceptions)
+            self.wrapped[path, allowed_exceptions] = store
         return store
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:

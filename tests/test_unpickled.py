@@ -68,8 +68,8 @@ def test_a_thousand_copies_open_one_session_for_each_loop(server: FolderServer) 
             sync(get(each))
             loop.run(get(each))
         else:
-            sync(each._request())
-            loop.run(each._request())
+            sync(each._session())
+            loop.run(each._session())
     assert PROCESS_POOL.statistics().opened - opened == server.opened() == 2
     del each
     gc.collect()

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from managed_store._closers._closer import Closer
@@ -155,4 +155,9 @@ def _own(module: str, name: str) -> CloserFactory:
 @functools.cache
 def _installed() -> dict[str, EntryPoint]:
     """The closers of installed packages."""
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    found: dict[str, EntryPoint] = {}
+    for package in distributions():  # half as long as `entry_points`, which reads those of every package
+        if ENTRY_POINT_GROUP in (package.read_text("entry_points.txt") or ""):
+            for entry in package.entry_points.select(group=ENTRY_POINT_GROUP):
+                found.setdefault(entry.name, entry)  # a package that is found twice is the first of them
+    return found

@@ -32,7 +32,7 @@ BACKENDS = ("http", "gs", "s3")
 HELD = ("descriptors", "threads", "tasks", "blocks", "MiB")
 SAMPLES = 200
 _ROUNDING = 1e-6  # of a slope that is nothing, and without error
-WARM_UP = 0.2  # the part of the cycles that is not looked at: imports, caches, the allocator's arenas
+WARM_UP = 0.5  # the part of the cycles that is not looked at: caches, and the allocator's arenas
 
 # What each cycle of a backend has alone, as with rotating credentials: plain zarr cannot take a cached filesystem.
 _OWN: dict[str, Callable[[int], dict[str, Any]]] = {

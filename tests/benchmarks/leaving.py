@@ -31,10 +31,10 @@ def lines(effort: Effort) -> Iterator[Line]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server inherits it
     try:
-        # The latency makes the requests overlap, so that each has a connection of its own.
-        with http_server(latency=0.5) as server:
-            (server.root / "key").write_bytes(b"x" * 1024)
-            for connections in effort.connections:
+        for connections in effort.connections:
+            # The latency makes the requests overlap, so that each has a connection of its own.
+            with http_server(latency=0.5 if connections > 1 else 0.0) as server:
+                (server.root / "key").write_bytes(b"x" * 1024)
                 yield compare(
                     "leaving",
                     f"with {connections} pooled connection{'s' * (connections > 1)}",

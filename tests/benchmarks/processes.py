@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,8 +57,16 @@ def lines(effort: Effort) -> Iterator[Line]:
 
 
 def output(program: str, url: str) -> str:
-    command = [sys.executable, "-c", program.format(url=url)]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+    # With bytecode that is kept, as that of every installed package is; some images forbid it.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run(
+        [sys.executable, "-c", program.format(url=url)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def importing(statement: str) -> Measure:
