@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _GUARD: pytest.StashKey[Guard] = pytest.StashKey()
 _BROADER: pytest.StashKey[dict[int, pytest.FixtureDef[Any]]] = pytest.StashKey()
-_CHECKED: pytest.StashKey[Any] = pytest.StashKey()
 _FAILED: pytest.StashKey[bool] = pytest.StashKey()
 
 _HELP = "fail each test that leaves a session, client, channel, filesystem, event loop, socket, thread or task open"
@@ -58,10 +57,7 @@ def leak_check(request: pytest.FixtureRequest) -> LeakCheck:
     Its fixtures are looked at with it, whatever the order in which they are set up. The value is the
     `managed_store.testing.leak_check` that is on: ``leak_check.so_far()`` returns what is open by now.
     """
-    guard = _guard(request.config)
-    if _CHECKED not in request.node.stash:  # asked for by `getfixturevalue`, which nobody knows before
-        request.node.stash[_CHECKED] = guard.begin_test()
-    return guard.check_since(request.node.stash[_CHECKED])
+    return _guard(request.config).check_of(request.node)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -70,10 +66,10 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     wrong = None
     item.stash[_FAILED] = False  # it may be run again, by other plugins
     guard = item.config.stash.get(_GUARD, None)
-    if (guard is not None and guard.of_all_tests) or "leak_check" in getattr(item, "fixturenames", ()):
-        guard = _guard(item.config)
-        wrong = guard.wrong_marker(item)
-        item.stash[_CHECKED] = guard.begin_test()
+    if guard is not None and guard.of_all_tests:
+        wrong = guard.begin_test(item)
+    elif "leak_check" in getattr(item, "fixturenames", ()):
+        wrong = _guard(item.config).begin_test(item)
     result = yield
     if wrong is not None:  # not before the hooks of others have run: they rely on it
         pytest.fail(wrong, pytrace=False)
@@ -83,18 +79,17 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
     """Look what the test has left open, after its fixtures have been torn down."""
-    guard, checked = item.config.stash.get(_GUARD, None), item.stash.get(_CHECKED, None)
+    guard = item.config.stash.get(_GUARD, None)
     of_test = of_session = ""
     raised = True
     try:
         result = yield
         raised = False
     finally:
-        if guard is not None and checked is not None:
-            del item.stash[_CHECKED]
-            of_test = guard.end_test(item, checked)
-        if guard is not None and nextitem is None:
-            of_session = guard.end_session()
+        if guard is not None:
+            of_test = guard.end_test(item)
+            if nextitem is None:
+                of_session = guard.end_session()
         if of_test and (raised or item.stash.get(_FAILED, False)):  # the test's own error goes first
             item.add_report_section("teardown", "leaks", of_test)
             of_test = ""

@@ -54,6 +54,9 @@ class Guard:
     broader_fixtures: dict[int, pytest.FixtureDef[Any]]
     of_all_tests: bool
     _session: Mark = field(default_factory=WATCH.begin)
+    _item: pytest.Item | None = None
+    _mark: Mark | None = None
+    _unmarked: object = None
     _told: set[_Key] = field(default_factory=set)
     _of_fixtures: set[_Key] = field(default_factory=set)
 
@@ -61,26 +64,31 @@ class Guard:
         """End the watch."""
         WATCH.end()
 
-    def wrong_marker(self, item: pytest.Item) -> str | None:
-        """Say what is wrong with a marker of the test, or nothing."""
-        if "leaks" not in item.keywords:  # nearly always; looking through all the marks takes longer than all the rest
+    def begin_test(self, item: pytest.Item) -> str | None:
+        """Begin to check a test, before any of its fixtures is set up; say what is wrong with a marker of it."""
+        self._item, self._mark = item, WATCH.mark(quickly=self.of_all_tests)
+        # Looking through all the marks takes longer than all the rest, and tests come one file after the other.
+        if item.parent is not None and item.parent is not self._unmarked:
+            self._unmarked = None if "leaks" in item.parent.keywords else item.parent
+        if self._unmarked is not None and "leaks" not in [mark.name for mark in item.own_markers]:
             return None
-        try:
-            _allowed(item)
-        except ArgumentError as error:
-            return str(error)
-        return None
+        return _wrong_marker(item)
 
-    def begin_test(self) -> Mark:
-        """Begin to check a test, before any of its fixtures is set up."""
-        return WATCH.mark(quickly=self.of_all_tests)
-
-    def check_since(self, mark: Mark) -> leak_check:
+    def check_of(self, item: pytest.Item) -> leak_check:
         """What the fixture `leak_check` gives."""
-        return leak_check._since(mark)
+        if self._item is not item:  # asked for by `getfixturevalue`, which nobody knows before
+            self.begin_test(item)
+        assert self._mark is not None
+        return leak_check._since(self._mark)
 
-    def end_test(self, item: pytest.Item, mark: Mark) -> str:
-        """Say what a test has left open after its fixtures were torn down, or nothing."""
+    def end_test(self, item: pytest.Item) -> str:
+        """Say what a test has left open after its fixtures were torn down, or nothing; also if it is not checked."""
+        mark = self._mark
+        if self._item is not item or mark is None:
+            return ""
+        self._item = self._mark = None
+        if WATCH.nothing_since(mark):
+            return ""
         report = self._waiting(lambda: self._of_test(item, mark))
         return f"{item.nodeid} has {report}" if report else ""
 
@@ -98,7 +106,7 @@ class Guard:
 
     def _of_test(self, item: pytest.Item, mark: Mark) -> LeakReport:
         found = list(WATCH.found(mark))
-        if not found or self.wrong_marker(item) is not None:
+        if not found or _wrong_marker(item) is not None:
             return LeakReport()
         allowed, leaks = _allowed(item), []
         for leak, thing in found:
@@ -145,6 +153,14 @@ def _reaches(roots: list[Any], thing: Any) -> bool:
 def _key(leak: Leak) -> _Key:
     what = leak.what.partition(",")[0] if leak.kind == "filesystem" else leak.what
     return leak.kind, what, leak.stack
+
+
+def _wrong_marker(item: pytest.Item) -> str | None:
+    try:
+        _allowed(item)
+    except ArgumentError as error:
+        return str(error)
+    return None
 
 
 def _allowed(item: pytest.Item) -> list[Callable[[Leak], bool]]:

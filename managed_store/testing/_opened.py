@@ -14,23 +14,19 @@ from managed_store._redaction import redacted
 from managed_store.testing._origins import RawStack, frames_of, loop_state, stack_here
 from managed_store.testing._report import Kind, Leak, LoopState
 
-__all__ = ["Opened", "Record", "nothing_since", "number"]
+__all__ = ["Opened", "Record", "number"]
 
 # How many of those that died last are remembered, until their finalizers have been called.
 _DYING = 200
 
-# Counts all that is opened, whatever its kind: a check asks for what came after its own number.
-_numbers = itertools.count(1)
+# From how many records on it is worth looking which of them are of what is gone.
+_MANY = 1000
 
+# Counts all that is opened, whatever its kind: a check asks for what came after its own number. Each is higher than
+# those of all that was opened before, and lower than the later ones.
+number = itertools.count(1).__next__
 
-def number() -> int:
-    """Return a number that is higher than those of all that was opened before, and lower than the later ones."""
-    return next(_numbers)
-
-
-def nothing_since(mark: int) -> bool:
-    """Whether nothing at all was noticed since then: all that a test costs that opens nothing. False can be wrong."""
-    return number() == mark + 1
+_main_thread = threading.main_thread().ident
 
 
 class Record(weakref.ref[Any]):
@@ -46,7 +42,7 @@ class Record(weakref.ref[Any]):
     stack: RawStack
     closed: bool
     _loop: weakref.ref[asyncio.AbstractEventLoop] | None
-    _thread: str
+    _thread: str | None
     _type: type
 
     @property
@@ -61,7 +57,7 @@ class Record(weakref.ref[Any]):
 
     def leak(self, kind: Kind, what: str | None = None, *, collected: bool = False) -> Leak:
         """Describe it."""
-        thread = redacted(self._thread)
+        thread = redacted(threading.main_thread().name if self._thread is None else self._thread)
         return Leak(
             kind=kind,
             what=what or self.what,
@@ -91,7 +87,9 @@ class Opened:
         self._records: dict[int, Record] = {}
         self._lost: list[Record] = []
         self._dying: OrderedDict[int, Record] = OrderedDict()
-        self._on_death = self._remember_for_its_finalizer if with_finalizers else self._forget
+        self._most = _MANY
+        # Of all else, records stay behind for a while: a call for each that dies would be a good part of the cost.
+        self._on_death = self._remember_for_its_finalizer if with_finalizers else None
 
     def note(self, thing: Any) -> Record:
         """Remember that `thing` is being opened, here and now. A second time it is known already."""
@@ -105,15 +103,18 @@ class Opened:
         """Remember that `thing` has been opened just now, by that stack."""
         record = Record(thing, self._on_death)
         record.key = key = id(thing)
-        record.number = self.last = next(_numbers)
+        record.number = self.last = number()
         record.stack = stack
         record.closed = False
         record._loop = None if loop is None else weakref.ref(loop)
-        record._thread = threading.current_thread().name
+        # Of the main thread, nearly always: asking for its name takes as long as all the rest.
+        record._thread = None if threading.get_ident() == _main_thread else threading.current_thread().name
         record._type = type(thing)
         if self._dying:
             self._dying.pop(key, None)  # of another, which had the same id
         self._records[key] = record
+        if len(self._records) > self._most:
+            self._forget_what_is_gone()
         return record
 
     def get(self, thing: Any) -> Record | None:
@@ -139,16 +140,21 @@ class Opened:
         """What has been opened after `mark` and collected unclosed; what its finalizer has revived is still there."""
         return (record for record in list(self._lost) if record.number > mark and record() is None)
 
-    def _forget(self, record: weakref.ref[Any]) -> bool:
-        assert isinstance(record, Record)
+    def _forget_what_is_gone(self) -> None:
+        for record in list(self._records.values()):
+            if record() is None:
+                self._forget(record)
+        self._most = max(_MANY, 2 * len(self._records))
+
+    def _forget(self, record: Record) -> bool:
         ours = self._records.get(record.key) is record
         if ours:
             self._records.pop(record.key, None)
         return ours
 
     def _remember_for_its_finalizer(self, record: weakref.ref[Any]) -> None:
+        assert isinstance(record, Record)
         if self._forget(record):
-            assert isinstance(record, Record)
             self._dying[record.key] = record
             if len(self._dying) > _DYING:
                 self._dying.popitem(last=False)

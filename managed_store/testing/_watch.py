@@ -5,23 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
-from managed_store.testing._detectors import DETECTORS, Detector, Found
-from managed_store.testing._opened import nothing_since, number
+from managed_store.testing._detectors import DETECTORS, Detector, Found, Mark, SocketDetector
+from managed_store.testing._opened import number
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
 __all__ = ["WATCH", "Mark", "Watch"]
-
-
-class Mark(NamedTuple):
-    """The moment that a check began."""
-
-    process: int
-    number: int
-    below_python: tuple[Any, ...]
-    """As those detectors remember it that find what was never noticed."""
 
 
 class Watch:
@@ -34,12 +24,13 @@ class Watch:
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):  # a child of a fork while another thread holds the lock would wait for ever
             os.register_at_fork(
-                before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._lock.release
+                before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._forked
             )
         self._checks = 0
         self._patches = Patches()
-        self._of_python: tuple[Detector, ...] = ()
-        self._below_python: tuple[Detector, ...] = ()
+        self._sockets = SocketDetector()
+        self._detectors: tuple[Detector, ...] = ()
+        self._process = object()
 
     def begin(self) -> Mark:
         """Begin a check: from now on, what is opened is noticed."""
@@ -56,18 +47,18 @@ class Watch:
     def mark(self, *, quickly: bool = False) -> Mark:
         """Return the present moment; quickly, where nothing but pytest itself has run since the last look."""
         self._patches.catch_up()
-        now = number()
-        return Mark(os.getpid(), now, tuple([each.mark(now, quickly=quickly) for each in self._below_python]))
+        return Mark(self._process, number(), self._sockets.seen(quickly=quickly))
+
+    def nothing_since(self, mark: Mark) -> bool:
+        """Whether nothing was opened after `mark`: all that a test costs that opens nothing. False can be wrong."""
+        return number() == mark.number + 1 and self._sockets.is_as(mark.seen)
 
     def found(self, mark: Mark) -> Iterator[Found]:
         """What was opened after `mark` and is open. A forked child has inherited all of it, and opened none."""
-        if os.getpid() != mark.process:
-            return
-        if not nothing_since(mark.number):
-            for detector in self._of_python:
-                yield from detector.leaks(mark.number)
-        for detector, each in zip(self._below_python, mark.below_python, strict=True):
-            yield from detector.leaks(each)
+        if mark.process is self._process:
+            for detector in self._detectors:
+                if detector.opened.last > mark.number or detector is self._sockets:
+                    yield from detector.leaks(mark)
 
     def leaks(self, mark: Mark) -> tuple[Leak, ...]:
         """The same, without the things themselves."""
@@ -81,16 +72,19 @@ class Watch:
                 self._take_out()
 
     def _install(self) -> None:
-        detectors = [detector() for detector in DETECTORS]
-        self._of_python = tuple(each for each in detectors if not each.below_python)
-        self._below_python = tuple(each for each in detectors if each.below_python)
-        for detector in detectors:
+        self._detectors = tuple(detector() for detector in DETECTORS)
+        (self._sockets,) = (each for each in self._detectors if isinstance(each, SocketDetector))
+        for detector in self._detectors:
             detector.install(self._patches)
         self._patches.begin()
 
     def _take_out(self) -> None:
         self._patches.undo()
-        self._of_python = self._below_python = ()
+        self._detectors = ()
+
+    def _forked(self) -> None:
+        self._process = object()
+        self._lock.release()
 
 
 WATCH = Watch()

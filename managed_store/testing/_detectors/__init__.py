@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark
 from managed_store.testing._detectors.aiobotocore import ClientDetector
 from managed_store.testing._detectors.aiohttp import ConnectorDetector, SessionDetector
 from managed_store.testing._detectors.filesystems import FilesystemDetector
@@ -12,7 +12,7 @@ from managed_store.testing._detectors.sockets import SocketDetector
 from managed_store.testing._detectors.tasks import TaskDetector
 from managed_store.testing._detectors.threads import ThreadDetector
 
-__all__ = ["DETECTORS", "Detector", "Found"]
+__all__ = ["DETECTORS", "Detector", "Found", "Mark", "SocketDetector"]
 
 DETECTORS: tuple[type[Detector], ...] = (
     FilesystemDetector,

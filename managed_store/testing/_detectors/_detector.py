@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from managed_store.testing._opened import Opened
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Leak
 
-__all__ = ["Detector", "Found"]
+__all__ = ["Detector", "Found", "Mark", "Seen"]
 
 # A leak, and the thing itself while it is there: for a moment, and never kept.
 Found: TypeAlias = "tuple[Leak, Any]"
 
 
+class Seen(NamedTuple):
+    """What was seen at a look at the descriptors of this process."""
+
+    number: int
+    """That of `Opened` by then."""
+    descriptors: int
+    sockets: frozenset[int]
+    """Their inodes."""
+
+
+class Mark(NamedTuple):
+    """The moment that a check began."""
+
+    process: object
+    number: int
+    """That of `Opened`."""
+    seen: Seen
+    """At the last look before it."""
+
+
 class Detector:
     """Finds one kind of thing that was opened and is open. One serves all checks of the process at a time."""
-
-    # Whether it finds what was never noticed to be opened.
-    below_python: ClassVar[bool] = False
 
     # Whether the things have finalizers, in which it looks whether they were closed.
     with_finalizers: ClassVar[bool] = False
@@ -31,13 +48,6 @@ class Detector:
         """Have it noticed from now on when such a thing is opened."""
         raise NotImplementedError
 
-    def mark(self, now: int, *, quickly: bool = False) -> Any:
-        """Return what `leaks` must be given to tell what was opened from now on, which is a number of `Opened`.
-
-        Only those that look below Python are asked. Where it is to be done `quickly`, the last look will do.
-        """
-        return now
-
-    def leaks(self, mark: Any) -> Iterator[Found]:
+    def leaks(self, mark: Mark) -> Iterator[Found]:
         """What was opened since then and is open."""
         raise NotImplementedError

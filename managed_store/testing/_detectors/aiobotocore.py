@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark
 from managed_store.testing._patches import Patches
 
 __all__ = ["ClientDetector"]
@@ -24,8 +24,8 @@ class ClientDetector(Detector):
 
         patches.when_imported("aiobotocore.client", patch)
 
-    def leaks(self, mark: Any) -> Iterator[Found]:
-        for record, client in self.opened.since(mark):
+    def leaks(self, mark: Mark) -> Iterator[Found]:
+        for record, client in self.opened.since(mark.number):
             if not record.closed and not _was_cut_off(client, of_a_closed_loop=record.loop_state == "closed"):
                 yield record.leak("client"), client
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
 
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark
 from managed_store.testing._patches import Patches
 from managed_store.testing._report import Kind
 
@@ -29,11 +29,11 @@ class _WithClosed(Detector):
 
         patches.when_imported(self.module, patch)
 
-    def leaks(self, mark: Any) -> Iterator[Found]:
-        for record, thing in self.opened.since(mark):
+    def leaks(self, mark: Mark) -> Iterator[Found]:
+        for record, thing in self.opened.since(mark.number):
             if _is_open(thing):
                 yield record.leak(self.kind), thing
-        for record in self.opened.lost_since(mark):
+        for record in self.opened.lost_since(mark.number):
             yield record.leak(self.kind, collected=True), None
 
     def _looking_first(self, original: Any) -> Callable[[Any], None]:

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from managed_store._search import held_by
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark
 from managed_store.testing._patches import Patches
 
 __all__ = ["FilesystemDetector"]
@@ -25,8 +25,8 @@ class FilesystemDetector(Detector):
 
         patches.when_imported("fsspec.spec", patch)
 
-    def leaks(self, mark: Any) -> Iterator[Found]:
-        for record, filesystem in self.opened.since(mark):
+    def leaks(self, mark: Mark) -> Iterator[Found]:
+        for record, filesystem in self.opened.since(mark.number):
             options = vars(filesystem).get("storage_options")
             # What the user gave is the user's; also where it was given in a dictionary, as client_kwargs.
             borrowed = list(held_by(options, lambda value: not isinstance(value, dict | list | tuple)))

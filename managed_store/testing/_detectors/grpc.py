@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from managed_store._closers._grpc import is_open
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark
 from managed_store.testing._patches import Patches
 
 __all__ = ["ChannelDetector"]
@@ -25,11 +25,11 @@ class ChannelDetector(Detector):
 
         patches.when_imported("grpc.aio._channel", patch)
 
-    def leaks(self, mark: Any) -> Iterator[Found]:
-        for record, channel in self.opened.since(mark):
+    def leaks(self, mark: Mark) -> Iterator[Found]:
+        for record, channel in self.opened.since(mark.number):
             if is_open(channel):
                 yield record.leak("channel"), channel
-        for record in self.opened.lost_since(mark):
+        for record in self.opened.lost_since(mark.number):
             yield record.leak("channel", collected=True), None
 
     def _looking_first(self, original: Any) -> Callable[[Any], None]:

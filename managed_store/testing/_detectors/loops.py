@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark
 from managed_store.testing._origins import loop_state
 from managed_store.testing._patches import Patches
 
@@ -20,7 +19,7 @@ class LoopDetector(Detector):
         patches.notice(asyncio.BaseEventLoop, "__init__", self.opened.note)
         patches.when_imported("uvloop", lambda module: patches.notice(module.Loop, "__init__", self.opened.note))
 
-    def leaks(self, mark: Any) -> Iterator[Found]:
-        for record, loop in self.opened.since(mark):
+    def leaks(self, mark: Mark) -> Iterator[Found]:
+        for record, loop in self.opened.since(mark.number):
             if loop_state(loop) == "paused":
                 yield record.leak("event loop"), loop

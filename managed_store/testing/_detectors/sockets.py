@@ -8,9 +8,9 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark, Seen
 from managed_store.testing._opened import Record, number
 from managed_store.testing._origins import code_in
 from managed_store.testing._patches import Patches
@@ -30,52 +30,32 @@ _PAIR_OF_A_LOOP = "_make_self_pipe"
 _PAIR_OF_GRPC = f"{os.sep}grpc{os.sep}"
 
 
-class _Seen(NamedTuple):
-    """What was seen at a look at the descriptors."""
-
-    number: int
-    descriptors: int
-    sockets: dict[int, int]
-    """Descriptor → inode."""
-
-    @classmethod
-    def now(cls) -> _Seen:
-        return cls(number(), _count_of_descriptors(), _open_sockets())
-
-
-class _Mark(NamedTuple):
-    """The number that a check began with, and the last look before it."""
-
-    number: int
-    seen: _Seen
-
-
 class SocketDetector(Detector):
     """Every socket whose inode was not there before."""
 
-    below_python = True
-
     def __init__(self) -> None:
         super().__init__()
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
 
     def install(self, patches: Patches) -> None:
         patches.notice(socket.socket, "__init__", self._note)
 
-    def mark(self, now: int, *, quickly: bool = False) -> _Mark:
+    def seen(self, *, quickly: bool) -> Seen:
+        """What is open now; quickly, what was at the last look, if no socket was noticed since."""
         seen = self._seen
-        if seen is None or self.opened.last > seen.number or not (quickly or self._as_seen(seen)):
-            seen = self._seen = _Seen.now()
-        return _Mark(now, seen)
+        if seen is None or self.opened.last > seen.number or not (quickly or self.is_as(seen)):
+            seen, _ = self._look()
+        return seen
 
-    def leaks(self, mark: _Mark) -> Iterator[Found]:
+    def leaks(self, mark: Mark) -> Iterator[Found]:
+        now = number()
         noticed = self.opened.since(mark.number) if self.opened.last > mark.number else ()
         records = {each.fileno(): record for record, each in noticed if each.fileno() != -1}
-        if not records and self._as_seen(mark.seen):
+        if not records and self.is_as(mark.seen):
+            self._seen = mark.seen._replace(number=now)  # it spares the next check a look
             return
-        self._seen = _Seen.now()
-        known = set(mark.seen.sockets.values())
-        new = [descriptor for descriptor, inode in self._seen.sockets.items() if inode not in known]
+        _, sockets = self._look()
+        new = [descriptor for descriptor, inode in sockets.items() if inode not in mark.seen.sockets]
         for descriptor in new if os.path.isdir(_DESCRIPTORS) else records:
             record_of_it = records.get(descriptor)
             ends = _ends(descriptor)
@@ -92,9 +72,14 @@ class SocketDetector(Detector):
         if pairing is None or pairing.f_code.co_name != _PAIR_OF_A_LOOP:
             self.opened.note(opened)
 
-    def _as_seen(self, seen: _Seen) -> bool:
+    def is_as(self, seen: Seen) -> bool:
         """Whether no socket was opened below Python since then: a look at all takes longer than a small test."""
-        return sys.modules.keys().isdisjoint(_BELOW_PYTHON) and 0 < _count_of_descriptors() == seen.descriptors
+        return 0 < _count_of_descriptors() == seen.descriptors and sys.modules.keys().isdisjoint(_BELOW_PYTHON)
+
+    def _look(self) -> tuple[Seen, dict[int, int]]:
+        now, descriptors, sockets = number(), _count_of_descriptors(), _open_sockets()
+        self._seen = Seen(now, descriptors, frozenset(sockets.values()))
+        return self._seen, sockets
 
 
 def connections() -> int:

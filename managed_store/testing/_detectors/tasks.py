@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from managed_store.testing import _origins
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark
 from managed_store.testing._origins import RawStack, stack_here, submitted_from
 from managed_store.testing._patches import Patches
 
@@ -25,8 +25,8 @@ class TaskDetector(Detector):
         self._patch(patches, asyncio.BaseEventLoop)
         patches.when_imported("uvloop", lambda module: self._patch(patches, _loop_of(module)))
 
-    def leaks(self, mark: Any) -> Iterator[Found]:
-        for record, task in self.opened.since(mark):
+    def leaks(self, mark: Mark) -> Iterator[Found]:
+        for record, task in self.opened.since(mark.number):
             if not task.done() and not (loop := task.get_loop()).is_closed() and not _is_running(task, loop):
                 coroutine = task.get_coro()
                 yield record.leak("task", getattr(coroutine, "__qualname__", type(coroutine).__qualname__)), task
@@ -51,7 +51,9 @@ class TaskDetector(Detector):
             finally:
                 submitted_from.reset(before)
             self.opened.note_at(task, stack, loop)
-            return _without_our_frame(task)
+            if getattr(task, "_source_traceback", None):
+                _take_out_our_frame(task._source_traceback)
+            return task
 
         return create_task
 
@@ -61,9 +63,12 @@ def _submitting(original: Callable[..., Any]) -> Callable[..., Any]:
     def call_soon_threadsafe(loop: asyncio.AbstractEventLoop, *args: Any, **kwargs: Any) -> Any:
         before = submitted_from.set(stack_here(asyncio._get_running_loop()))
         try:
-            return _without_our_frame(original(loop, *args, **kwargs))
+            handle = original(loop, *args, **kwargs)
         finally:
             submitted_from.reset(before)
+        if getattr(handle, "_source_traceback", None):
+            _take_out_our_frame(handle._source_traceback)
+        return handle
 
     return call_soon_threadsafe
 
@@ -85,9 +90,7 @@ def _is_running(task: Any, loop: asyncio.AbstractEventLoop) -> bool:
     return asyncio._get_running_loop() is loop and asyncio.current_task(loop) is task
 
 
-def _without_our_frame(made: Any) -> Any:
+def _take_out_our_frame(stack: Any) -> None:
     """In debug mode asyncio keeps a stack of its own, for its warnings: take the frame of this file out of it."""
-    stack = getattr(made, "_source_traceback", None)
-    if stack and stack[-1].filename == __file__:
+    if stack[-1].filename == __file__:
         del stack[-1]
-    return made

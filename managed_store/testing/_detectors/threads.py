@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 from managed_store._redaction import redacted
-from managed_store.testing._detectors._detector import Detector, Found
+from managed_store.testing._detectors._detector import Detector, Found, Mark
 from managed_store.testing._origins import code_in, started_from
 from managed_store.testing._patches import Patches
 
@@ -26,8 +25,8 @@ class ThreadDetector(Detector):
     def install(self, patches: Patches) -> None:
         patches.notice(threading.Thread, "start", self._note)
 
-    def leaks(self, mark: Any) -> Iterator[Found]:
-        for record, thread in self.opened.since(mark):
+    def leaks(self, mark: Mark) -> Iterator[Found]:
+        for record, thread in self.opened.since(mark.number):
             ours = thread is threading.current_thread()
             if not ours and _is_waited_for(thread) and not (thread.name.startswith(_OF_OTHERS) or _is_of_dask(thread)):
                 yield record.leak("thread", f"{redacted(thread.name)} ({type(thread).__qualname__})"), thread
