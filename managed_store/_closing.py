@@ -52,7 +52,7 @@ class Closing:
         # Not futures: Ctrl-C can strike between taking a future's lock and remembering to give it back, and the loop
         # that then answers would wait for that lock for ever.
         self._answers: queue.SimpleQueue[tuple[Session, BaseException | None]] = queue.SimpleQueue()
-        self._wake: Callable[[], object] = lambda: None
+        self._wake: Callable[[asyncio.AbstractEventLoop], object] = lambda answering: None
         self._failures: list[Exception] = []
 
     def run(self) -> None:
@@ -86,7 +86,7 @@ class Closing:
             return
         deadline = loop.time() + max(self._timeout, _TO_CUT_OFF)
         answered = asyncio.Event()
-        self._wake = functools.partial(_call_soon, loop, answered.set)
+        self._wake = lambda answering: answered.set() if answering is loop else _call_soon(loop, answered.set)
         self._ask_other_loops(loop)
         own = self._of_loop(loop)
         self._waiting.update(own)
@@ -142,7 +142,7 @@ class Closing:
     def _answer(self, session: Session, closing: asyncio.Task[None] | None = None) -> None:
         """Say that a closing has ended, on its loop's thread."""
         self._answers.put((session, None if closing is None or closing.cancelled() else closing.exception()))
-        self._wake()
+        self._wake(session.loop)
 
     def _collect(self) -> None:
         """Note the answers, and ask again for the sessions whose loop ended before it came to close them."""

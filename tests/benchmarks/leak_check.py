@@ -25,7 +25,7 @@ _MANY = 100
 
 OWN = [
     Path(__file__).parent.parent / f"test_{name}.py"
-    for name in ("recipe", "redaction", "chained_urls", "store_round_trips", "store_interface", "zarr_loop")
+    for name in ("architecture", "bad_input", "chained_urls", "recipe", "redaction", "store_interface")
 ]
 
 NOTHING = """
