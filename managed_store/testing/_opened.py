@@ -91,6 +91,10 @@ class Opened:
         # Of all else, records stay behind for a while: a call for each that dies would be a good part of the cost.
         self._on_death = self._remember_for_its_finalizer if with_finalizers else None
 
+    def __bool__(self) -> bool:
+        """Whether anything is known that was ever opened."""
+        return bool(self._records or self._lost)
+
     def note(self, thing: Any) -> Record:
         """Remember that `thing` is being opened, here and now. A second time it is known already."""
         known = self._records.get(id(thing))

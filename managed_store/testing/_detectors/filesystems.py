@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from managed_store._search import held_by
 from managed_store.testing._detectors._detector import Detector, Found, Mark
@@ -14,6 +15,9 @@ __all__ = ["FilesystemDetector"]
 
 # The qualified names of what has an attribute `closed`.
 _SESSIONS = {"aiohttp.client.ClientSession"}
+
+# How things of a type are asked; most are none of those that can be open.
+_is_open_of: WeakKeyDictionary[type, Callable[[Any], bool] | None] = WeakKeyDictionary()
 
 
 class FilesystemDetector(Detector):
@@ -27,6 +31,8 @@ class FilesystemDetector(Detector):
 
     def leaks(self, mark: Mark) -> Iterator[Found]:
         for record, filesystem in self.opened.since(mark.number):
+            if next(held_by(filesystem, _is_live), None) is None:  # nearly always
+                continue
             options = vars(filesystem).get("storage_options")
             # What the user gave is the user's; also where it was given in a dictionary, as client_kwargs.
             borrowed = list(held_by(options, lambda value: not isinstance(value, dict | list | tuple)))
@@ -36,12 +42,21 @@ class FilesystemDetector(Detector):
 
 
 def _is_live(value: Any) -> bool:
-    from managed_store._closers._clients import known_client
-
     try:
-        if any(f"{cls.__module__}.{cls.__qualname__}" in _SESSIONS for cls in type(value).__mro__):
-            return not value.closed
-        client = known_client(value)
-        return client is not None and client.is_open(value)
+        is_open = _is_open_of[type(value)]
+    except KeyError:
+        is_open = _is_open_of[type(value)] = _how_to_ask(value)
+    try:
+        return is_open is not None and is_open(value)
     except AttributeError:  # its constructor has failed, or has not come so far
         return False
+
+
+def _how_to_ask(value: Any) -> Callable[[Any], bool] | None:
+    """How to ask such a thing whether it is open, or None if it is none that can be."""
+    from managed_store._closers._clients import known_client
+
+    if any(f"{cls.__module__}.{cls.__qualname__}" in _SESSIONS for cls in type(value).__mro__):
+        return lambda session: not session.closed
+    client = known_client(value)
+    return None if client is None else client.is_open
