@@ -56,7 +56,7 @@ class ContractOnServers(CloserContract):
         opened = 0 if server is None else server.connections()
         yield
         if server is not None and backend != "gs extended":  # which gRPC goes on trying to connect to
-            assert min(opened, server.wait_for_connections(opened)) == server.connections()
+            assert server.wait_for_connections(opened) <= opened  # less, if one of others was just closing
 
     def open_sockets(self) -> int:
         if self.backend.startswith("gs"):  # a failed call lives in a reference cycle, and goes on trying to connect
