@@ -344,12 +344,18 @@ def test_what_is_open_is_what_the_model_says(server: FolderServer) -> None:
     sync(asyncio.sleep(0))  # zarr's loop is there before anything is counted
     LifecycleMachine.server = server
     gc.collect()
-    run_state_machine_as_test(
-        LifecycleMachine,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    gc.freeze()  # what other tests have left alive: each of the thousands of collections would walk through all of it
+    try:
+        run_state_machine_as_test(
+            LifecycleMachine,
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()  # as conftest leaves it
