@@ -248,6 +248,28 @@ async def test_a_cancellation_by_the_user_at_the_same_time_surfaces(server: Fold
     assert reading.cancelled()
 
 
+async def test_a_task_that_was_cancelled_before_is_told_of_the_closing(server: FolderServer) -> None:
+    """One that cleans up: the cancellation from before its request is not taken for one that came meanwhile."""
+    before = server.requests()
+
+    async def clean_up(store: ManagedStore) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            with pytest.raises(StoreClosedError):
+                await get(store)
+
+    with pytest.raises(ZeroDivisionError):
+        async with ManagedStore(server.url) as store:
+            cleaning = asyncio.create_task(clean_up(store))
+            await asyncio.sleep(0)
+            cleaning.cancel()
+            await in_flight(store, server, 1, before)
+            raise ZeroDivisionError
+    await cleaning
+    assert cleaning.cancelling() == 1
+
+
 async def test_a_cut_off_read_inside_a_timeout_that_expires(server: FolderServer) -> None:
     """A timeout of the user's that expires in the turn of the cut-off is a TimeoutError, as without the store."""
     before = server.requests()

@@ -45,7 +45,7 @@ BEHIND = """## Where it is behind, and why
 - **A whole process** takes some 30 ms more: the import of this package, which is the larger part, a look for closers
   among the entry points of all installed packages (255 here), and closing, which plain zarr leaves out.
 - **Private stores** keep a few blocks in ten thousand cycles, the rest of a warm-up that their curve shows.
-- **leak_check** notes who opens each task and each socket, which is about 0.2 ms in a test that opens fifteen.
+- **leak_check** notes who opens each task and each socket, which is about 0.3 ms in a test that opens fifteen.
 """
 
 _OTHERS = {
