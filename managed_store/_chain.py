@@ -5,6 +5,7 @@ fsspec does this with a private function, which builds wrong paths for some chai
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,9 +100,9 @@ def _link(protocol: str, part: str, options: dict[str, Any], options_name: str) 
 
 
 def _configured(cls: Any) -> dict[str, Any]:
-    """The options of fsspec's configuration for a class, but for those that are decided here."""
+    """A copy of the options of fsspec's configuration for a class, but for those that are decided here."""
     not_taken = (*DECIDED_HERE, *_LISTINGS_CACHE_OPTIONS)
-    return {name: value for name, value in apply_config(cls, {}).items() if name not in not_taken}
+    return {name: copy.deepcopy(value) for name, value in apply_config(cls, {}).items() if name not in not_taken}
 
 
 def parts_of(url: str) -> list[tuple[str, str]]:

@@ -34,7 +34,7 @@ class GuardedStore(Store):
     @property
     def closed(self) -> bool:
         """Whether this handle, or the store that it was derived from, is closed or closing."""
-        return self._is_closed or self._sessions.state >= State.CLOSING
+        return self._is_closed or self._sessions.ended
 
     def _refuse_if_closed(self) -> None:
         if self.closed:

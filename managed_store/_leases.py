@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from managed_store._awaiting import running_loop
 from managed_store._closing import Closing
@@ -73,27 +73,27 @@ class Lease:
 
     async def open_session(self) -> Session:
         """The open session of the running loop."""
-        with self._naming_the_store():
+        try:
             if self._owner is None and not is_quickly_shared(self.recipe):
                 await in_helper_thread(self._found_owner)
             return await self._found_owner().open_session()
+        except (StoreClosedError, StoreOpenError) as error:
+            self._raise_of_this_store(error)
 
     def open_session_at_once(self) -> Session:
         """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
         if running_loop() is None:
             return run_on_zarr_loop(self.open_session())
-        with self._naming_the_store():
-            return self._found_owner().open_session_at_once()
-
-    @contextmanager
-    def _naming_the_store(self) -> Iterator[None]:
-        """Errors of the filesystem that many stores share, as errors of this one."""
         try:
-            yield
-        except StoreClosedError:
+            return self._found_owner().open_session_at_once()
+        except (StoreClosedError, StoreOpenError) as error:
+            self._raise_of_this_store(error)
+
+    def _raise_of_this_store(self, error: StoreClosedError | StoreOpenError) -> NoReturn:
+        """Raise an error of the filesystem that many stores share as one of this store."""
+        if isinstance(error, StoreClosedError):
             raise self.recipe.closed_error() from None
-        except StoreOpenError as error:
-            raise self.recipe.open_error(error.__cause__ or error) from error.__cause__
+        raise self.recipe.open_error(error.__cause__ or error) from error.__cause__
 
     def _found_owner(self) -> SharedOwner:
         owner = self._owner

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fsspec.registry import get_filesystem_class, known_implementations
 
-from managed_store._chain import DECIDED_HERE, OPTIONS_OF_OPEN, parts_of, protocols_of
+from managed_store._chain import DECIDED_HERE, OPTIONS_OF_OPEN
 from managed_store._redaction import redacted
 from managed_store.errors import ArgumentError, ArgumentTypeError
 
@@ -32,7 +32,7 @@ _EVERYWHERE = {"use_listings_cache", "listings_expiry_time", "max_paths", *DECID
 OPTIONS_OF_LAYERING = ("fo", "fs", "target_protocol")
 
 
-def check_parts(url: str) -> None:
+def check_parts(url: str, parts: Sequence[tuple[str, str]]) -> None:
     """Check that each part of a chain is there, and is one that can stand where it stands.
 
     Raises
@@ -40,12 +40,12 @@ def check_parts(url: str) -> None:
     ArgumentError
         A part is empty, or a filesystem that stands by itself is laid over another.
     """
-    if not all(url.split("::")) and "::" in url:
+    if "::" in url and not all(url.split("::")):
         raise ArgumentError(
             f"url has an empty part in the chain {redacted(url)!r}. Write a protocol or a URL between each '::', as in "
             f"'simplecache::https://host/data.zarr'."
         )
-    for outer in protocols_of(url)[:-1]:
+    for outer, _ in parts[:-1]:
         known = str(known_implementations.get(outer, {}).get("class", ""))
         if outer not in _LAYERED and known.startswith(_STAND_ALONE):
             raise ArgumentError(
@@ -54,7 +54,7 @@ def check_parts(url: str) -> None:
             )
 
 
-def check_levels(url: str, options: Mapping[str, Any]) -> None:
+def check_levels(url: str, parts: Sequence[tuple[str, str]], options: Mapping[str, Any]) -> None:
     """Check that each option stands at its level.
 
     Raises
@@ -64,7 +64,6 @@ def check_levels(url: str, options: Mapping[str, Any]) -> None:
     ArgumentTypeError
         The options of a level are no mapping.
     """
-    parts = parts_of(url)
     protocols = [protocol for protocol, _ in parts]
     for protocol in protocols if len(parts) > 1 else ():
         _check_level(f"storage_options[{protocol!r}]", protocol, options.get(protocol))
@@ -75,7 +74,7 @@ def check_levels(url: str, options: Mapping[str, Any]) -> None:
             f"'{protocols[-1]}::https://host/path', or give storage_options['target_protocol'] or ['fo']."
         )
     for name, value in options.items():
-        if isinstance(value, Mapping) and name in known_implementations and name not in protocols:
+        if name in known_implementations and name not in protocols and isinstance(value, Mapping):
             raise ArgumentError(
                 f"storage_options[{name!r}] holds options for the protocol {name!r}, which is not in {redacted(url)!r}."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Mapping, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Hashable, Mapping, MutableMapping, MutableSequence, MutableSet
 from types import MappingProxyType
 from typing import Any
 
@@ -14,12 +14,12 @@ from fsspec.spec import AbstractFileSystem
 from managed_store._chain import DECIDED_HERE
 from managed_store.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["checked_options", "copied", "equal_values", "hash_of", "in_order"]
+__all__ = ["checked_options", "copied", "in_order", "key_of"]
 
 # What a filesystem of a managed store is always built with. A user may say the same, not the opposite.
 _ALWAYS = {"asynchronous": True, "skip_instance_cache": True}
 
-# Types whose values a hash may look at.
+# Types whose values say all.
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 # Plain mappings by other names: kept as they are, they could change after a session was opened with what they said.
@@ -30,7 +30,7 @@ def checked_options(storage_options: object) -> dict[str, Any]:
     """Check the options that every filesystem has, and leave out those that say what is so in any case."""
     if storage_options is None:
         return {}
-    if not isinstance(storage_options, Mapping):
+    if type(storage_options) is not dict and not isinstance(storage_options, Mapping):
         raise ArgumentTypeError(
             f"storage_options must be a mapping of option names to values, such as {{'anon': True}}; "
             f"got {type(storage_options).__name__}."
@@ -69,10 +69,11 @@ def _copied(value: Any, strings: dict[str, str]) -> Any:
     if type(value) in _PLAIN:
         return value
     if type(value) in _DICTS:
-        names = sorted(value) if {str}.issuperset(map(type, value)) else value
-        return {_copied(name, strings): _copied(value[name], strings) for name in names}
+        if {str}.issuperset(map(type, value)):
+            return {strings.setdefault(name, name): _copied(value[name], strings) for name in sorted(value)}
+        return {_copied(name, strings): _copied(each, strings) for name, each in value.items()}
     if type(value) in (list, tuple, set):
-        return type(value)(_copied(each, strings) for each in value)
+        return type(value)([_copied(each, strings) for each in value])
     if isinstance(value, MutableMapping | MutableSequence | MutableSet):
         return copy.copy(value)  # equal to itself alone: whether it says the same is not known here
     return value
@@ -97,37 +98,42 @@ class _SetInOrder:
         return type(self._members), (sorted(self._members, key=pickle.dumps),)
 
 
-def equal_values(left: Any, right: Any) -> bool:
-    """Whether two options say the same, by value and type: 1 is not True. A live object is equal to itself alone.
+def key_of(value: Any) -> Hashable:
+    """What is equal for options that say the same, by value and type: 1 is not True."""
+    kind = type(value)
+    if kind is str:
+        text: str = value
+        return text
+    if kind is dict:
+        return kind, frozenset([(key_of(name), key_of(each)) for name, each in value.items()])
+    if kind in (list, tuple):
+        return kind, tuple(map(key_of, value))
+    if kind in (set, frozenset):
+        return kind, frozenset(map(key_of, value))
+    return (kind, value) if kind in _PLAIN else _Borrowed(value)
+
+
+class _Borrowed:
+    """An object as part of a key: a live one is equal to itself alone, or to what it says that it equals.
 
     What cannot be hashed may change, so that its value of now says nothing; and filesystems compare by fsspec's token.
     """
-    if left is right:
-        return True
-    if type(left) is not type(right):
-        return False
-    if type(left) is dict:
-        return _typed(left) == _typed(right) and all(map(equal_values, left.values(), map(right.get, left)))
-    if type(left) in (list, tuple):
-        return len(left) == len(right) and all(map(equal_values, left, right))
-    if type(left) in (set, frozenset):
-        return _typed(left) == _typed(right)
-    if type(left).__hash__ is None or isinstance(left, AbstractFileSystem):
-        return False
-    try:
-        return bool(left == right)
-    except Exception:  # whatever the comparison of an unknown object raises
-        return False
 
+    def __init__(self, value: Any) -> None:
+        self._value = value
 
-def _typed(values: Collection[Any]) -> set[tuple[type, Any]]:
-    return set(zip(map(type, values), values, strict=True))
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Borrowed):
+            return False
+        mine, its = self._value, other._value
+        if mine is its:
+            return True
+        if type(mine) is not type(its) or type(mine).__hash__ is None or isinstance(mine, AbstractFileSystem):
+            return False
+        try:
+            return bool(mine == its)
+        except Exception:  # whatever the comparison of an unknown object raises
+            return False
 
-
-def hash_of(value: Any) -> int:
-    """A hash that goes with `equal_values`: of the types alone, where nothing is known of a value."""
-    if type(value) is dict:
-        return hash(frozenset(zip(value, map(hash_of, value.values()), strict=True)))
-    if type(value) in (list, tuple):
-        return hash((type(value), *map(hash_of, value)))
-    return hash((type(value), value if type(value) in _PLAIN else None))
+    def __hash__(self) -> int:
+        return hash(type(self._value))

@@ -81,7 +81,7 @@ class Pool:
                 owner = SharedOwner(recipe, self)
                 self._every_owner[next(self._numbers)] = self._owners[recipe] = owner
             owner.handles.add(lease)
-            if self.ended or self._owners.get(recipe) is owner:
+            if self.ended or self._owners.get(owner.recipe) is owner:
                 break
             owner.handles.discard(lease)
             # Whoever let it go has seen the lease, perhaps, and left the owner to it.

@@ -7,14 +7,13 @@ pickle forgets ``skip_instance_cache``, and two unpickled copies would meet in f
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
 from functools import cached_property
 from typing import Any
 
-from managed_store._chain import protocols_of, wants_listings_cache
+from managed_store._chain import parts_of, protocols_of, wants_listings_cache
 from managed_store._levels import check_levels, check_parts
-from managed_store._options import checked_options, copied, equal_values, hash_of, in_order
+from managed_store._options import checked_options, copied, in_order, key_of
 from managed_store._protocols import check_protocol
 from managed_store._redaction import redacted
 from managed_store.errors import (
@@ -30,9 +29,8 @@ __all__ = ["Recipe"]
 _FILE_CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Recipe:
-    """A URL and the options of its filesystem.
+    """A URL and the options of its filesystem. It does not change.
 
     Two recipes are equal if they have the same URL and options of equal values. Never compared by repr or by fsspec's
     token: two different secrets can look alike there.
@@ -42,21 +40,29 @@ class Recipe:
     url : str
         What fsspec opens: a URL, a chain of URLs, or a plain path.
     options : dict
-        The user's storage options, whose containers are copied; live objects among them are borrowed.
+        The options, whose containers belong to the recipe; live objects among them are borrowed.
     twin_of : type, optional
         The class of the filesystem, where the recipe was taken from one. The URL serves messages alone then.
     location : str, optional
         The root of the store in such a filesystem, as that spells it.
     """
 
-    url: str
-    options: dict[str, Any]
-    twin_of: type | None = None
-    location: str = ""
+    def __init__(self, url: str, options: dict[str, Any], twin_of: type | None = None, location: str = "") -> None:
+        self.url = url
+        self.options = options
+        self.twin_of = twin_of
+        self.location = location
 
     @classmethod
-    def checked(cls, url: object, storage_options: object) -> Recipe:
+    def checked(cls, url: object, storage_options: object, *, beneath: Mapping[str, Any] | None = None) -> Recipe:
         """Check all that can be known without I/O and without importing a backend, and make the recipe.
+
+        Parameters
+        ----------
+        url, storage_options : object
+            What the user has given.
+        beneath : mapping, optional
+            Options that have been checked already; those of the user are laid over them.
 
         Raises
         ------
@@ -71,27 +77,30 @@ class Recipe:
         """
         text = _checked_url(url)
         options = checked_options(storage_options)
-        check_parts(text)
-        for protocol in protocols_of(text):
+        if beneath:
+            options = {**beneath, **options}
+        parts = parts_of(text)
+        check_parts(text, parts)
+        for protocol, _ in parts:
             check_protocol(protocol, text)
-        check_levels(text, options)
-        return cls(text, options)
+        check_levels(text, parts, options)
+        return cls.with_copies(text, options)
 
-    def __post_init__(self) -> None:
-        url, options, location = copied([self.url, self.options, self.location])
-        object.__setattr__(self, "url", url)
-        object.__setattr__(self, "options", options)
-        object.__setattr__(self, "location", location)
+    @classmethod
+    def with_copies(cls, url: str, options: dict[str, Any], twin_of: type | None = None, location: str = "") -> Recipe:
+        """Make a recipe of what belongs to the user: later changes to it do not reach the recipe."""
+        url, options, location = copied([url, options, location])
+        return cls(url, options, twin_of, location)
+
+    @cached_property
+    def _key(self) -> Hashable:
+        return self.url, self.twin_of, self.location, key_of(self.options)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Recipe)
-            and (self.url, self.twin_of, self.location) == (other.url, other.twin_of, other.location)
-            and equal_values(self.options, other.options)
-        )
+        return isinstance(other, Recipe) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((self.url, self.twin_of, self.location, hash_of(self.options)))
+        return hash(self._key)
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return type(self), (self.url, in_order(self.options), self.twin_of, self.location)
@@ -120,7 +129,7 @@ class Recipe:
         """The URL without user info and query string, for messages."""
         return redacted(self.url)
 
-    @property
+    @cached_property
     def protocols(self) -> list[str]:
         """The protocols of the chain, outermost first; ``"file"`` for a plain path."""
         protocols = protocols_of(self.url)

@@ -50,7 +50,7 @@ def _recipe(filesystem: Any, location: str) -> Recipe:
     else:
         url = f"{protocols[0]}::{location}" if "://" in location else f"{protocols[0]}://{location}"
     options = {name: _twin(cls, name, value) for name, value in _options_of(filesystem).items()}
-    return Recipe(url, checked_options(options), twin_of=cls, location=location)
+    return Recipe.with_copies(url, checked_options(options), twin_of=cls, location=location)
 
 
 def recipe_of_mapper(mapper: object) -> Recipe:

@@ -121,7 +121,7 @@ class StorePool(Closable):
         """
         if self._pool.ended:
             raise self._pool.closed_error()
-        recipe = Recipe.checked(url, {**self._options, **checked_options(storage_options)})
+        recipe = Recipe.checked(url, storage_options, beneath=self._options)
         checked_flag("read_only", read_only)
         exceptions = checked_exceptions(allowed_exceptions)
         lease = Lease(self._pool, recipe, close_timeout=self._pool.limits.close_timeout)

@@ -29,12 +29,12 @@ Options = dict[str, Any]
 
 
 def private(url: str, options: Options, own: Options, pool: StorePool) -> None:
-    with ManagedStore(url, storage_options={**options, **own}) as store:
+    with ManagedStore(url, storage_options={**options, **own}, read_only=True) as store:
         read(store)
 
 
 def pooled(url: str, options: Options, own: Options, pool: StorePool) -> None:
-    with pool.store(url, storage_options=options) as store:
+    with pool.store(url, storage_options=options, read_only=True) as store:
         read(store)
 
 
