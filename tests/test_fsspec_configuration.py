@@ -9,7 +9,7 @@ import pytest
 import zarr
 from fsspec.config import conf
 
-from managed_store import ManagedStore
+from managed_store import ManagedStore, StorePool
 from tests.footprint import Footprint
 from tests.hierarchy import EXPECTED, write_hierarchy
 from tests.servers import FolderServer, S3Server
@@ -68,3 +68,16 @@ def test_the_configuration_of_a_local_filesystem(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(conf, "file", {"auto_mkdir": False})
     with ManagedStore(str(tmp_path / "data.zarr")) as store, pytest.raises(FileNotFoundError):
         write_hierarchy(store)
+
+
+def test_a_configuration_that_is_changed_afterwards(monkeypatch: pytest.MonkeyPatch, http: FolderServer) -> None:
+    """A secret in it is rotated in place: stores of a pool that come later have filesystems of their own."""
+    headers = {"token": "old"}
+    monkeypatch.setitem(conf, "http", {"headers": headers})
+    with StorePool() as pool:
+        old = pool.store(f"{http.url}/data.zarr")
+        assert old.fs.kwargs["headers"] == {"token": "old"}
+        headers["token"] = "new"
+        new = pool.store(f"{http.url}/data.zarr")
+        assert new.fs.kwargs["headers"] == {"token": "new"}
+        assert old.fs.kwargs["headers"] == {"token": "old"}
