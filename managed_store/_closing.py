@@ -39,11 +39,11 @@ class Closing:
         Which requests in flight may finish.
     timeout : float
         Seconds that it may take in all.
-    what : str
-        What is closed, for a message; without secrets.
+    what : callable
+        Names what is closed, for a message; without secrets.
     """
 
-    def __init__(self, sessions: Sequence[Session], drain: Drain, *, timeout: float, what: str) -> None:
+    def __init__(self, sessions: Sequence[Session], drain: Drain, *, timeout: float, what: Callable[[], str]) -> None:
         self._sessions = sessions
         self._drain = drain
         self._timeout = timeout
@@ -180,7 +180,7 @@ class Closing:
             left_open = ["a session on an event loop that did not answer"] * len(self._waiting)
             self._failures.append(
                 StoreCloseError(
-                    f"Closing {self._what} took more than close_timeout={self._timeout} seconds. "
+                    f"Closing {self._what()} took more than close_timeout={self._timeout} seconds. "
                     f"Still open: a session on {loops}. The loop closes it when it answers again.",
                     left_open,
                 )

@@ -144,7 +144,7 @@ class Lease:
         return self._pool.give_back(self, self._owner)
 
     def _closing(self, sessions: list[Session], drain: Drain) -> Closing:
-        return Closing(sessions, drain, timeout=self.close_timeout, what=repr(self.recipe.redacted_url))
+        return Closing(sessions, drain, timeout=self.close_timeout, what=lambda: repr(self.recipe.redacted_url))
 
     def release(self, handle: object) -> None:
         """A handle is gone unclosed. Runs on any thread, inside the garbage collector: it waits for nothing."""

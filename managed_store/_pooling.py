@@ -147,10 +147,10 @@ class Pool:
 
     async def aclose_sessions(self, timeout: float) -> None:
         """Close every session, in `timeout` seconds; the pool stays open, and opens others when they are asked for."""
-        await Closing(self.sessions(), Drain.ALL, timeout=timeout, what=self.name).run_async()
+        await Closing(self.sessions(), Drain.ALL, timeout=timeout, what=lambda: self.name).run_async()
 
     def _closing(self, drain: Drain) -> Closing:
-        return Closing(self._end(), drain, timeout=self.limits.close_timeout, what=self.name)
+        return Closing(self._end(), drain, timeout=self.limits.close_timeout, what=lambda: self.name)
 
     def _end(self) -> list[Session]:
         self.ended = True

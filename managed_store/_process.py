@@ -28,7 +28,7 @@ def _close_all_at_exit() -> None:
     sessions.sort(key=lambda session: session.number, reverse=True)
     names = ", ".join(sorted({repr(owner.recipe.redacted_url) for owner in owners}))
     timeout = max(owner.close_timeout for owner in owners)
-    _even_if_it_fails(Closing(sessions, Drain.WRITES, timeout=timeout, what=names).run)
+    _even_if_it_fails(Closing(sessions, Drain.WRITES, timeout=timeout, what=lambda: names).run)
     for owner in owners:
         _even_if_it_fails(owner.warn)  # where warnings are errors, it raises
 

@@ -92,8 +92,9 @@ class RequestsInFlight:
             Which requests may finish from now on; more than before never may.
         """
         self._may_finish = min(self._may_finish, may_finish)
-        self._before_cut_off()
-        self._cancel(again=False)
+        if self:
+            self._before_cut_off()
+            self._cancel(again=False)
 
     async def drained(self, may_finish: Drain, *, until: float, by_force_until: float) -> None:
         """Let the requests finish that may, cut off the rest, and return when none is left or time is up.

@@ -30,4 +30,6 @@ def closer_of(layer: Layer) -> Closer:
     loop, asynchronous = getattr(filesystem, "loop", None), getattr(filesystem, "asynchronous", True)
     if type(filesystem).async_impl and not asynchronous and loop is not None:
         own = ElsewhereCloser(own, loop)
+    if not layer.inner and not layer.release:
+        return own
     return LayerCloser(layer, own, map(closer_of, layer.inner))

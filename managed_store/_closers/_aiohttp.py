@@ -45,7 +45,10 @@ class AiohttpCloser(Closer):
 
     def notice(self) -> None:
         for session in self.sessions():
-            self._held.setdefault(id(session), _HeldSession(session)).notice()
+            held = self._held.get(id(session))
+            if held is None:
+                held = self._held[id(session)] = _HeldSession(session)
+            held.notice()
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         self.notice()
@@ -106,6 +109,7 @@ class _HeldSession:
         while self._any_socket_open():
             await asyncio.sleep(pause)
             pause = min(pause + 0.001, 0.01)
+        self._sockets.clear()
 
     def force(self) -> None:
         """Close the sockets without a word to the server; where the loop is not running, from below it."""

@@ -112,5 +112,6 @@ def retire_finalizers(filesystem: AbstractFileSystem, *, packages: frozenset[str
 
 def retire_own_finalizers(filesystem: AbstractFileSystem) -> None:
     """Detach the callbacks that come from the packages of the filesystem's class and its bases."""
-    packages = {cls.__module__.partition(".")[0] for cls in type(filesystem).__mro__}
-    retire_finalizers(filesystem, packages=frozenset(packages - {"builtins"}))
+    if weakref.getweakrefs(filesystem):
+        packages = {cls.__module__.partition(".")[0] for cls in type(filesystem).__mro__}
+        retire_finalizers(filesystem, packages=frozenset(packages - {"builtins"}))
