@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from managed_store._closers import Closer as Closer
     from managed_store._closers import register_closer as register_closer
-    from managed_store._lifecycle import PoolStatistics as PoolStatistics
-    from managed_store._lifecycle import Statistics as Statistics
+    from managed_store._statistics import PoolStatistics as PoolStatistics
+    from managed_store._statistics import Statistics as Statistics
     from managed_store.api import open_array as open_array
     from managed_store.api import open_group as open_group
     from managed_store.errors import ArgumentError as ArgumentError
@@ -41,8 +41,8 @@ _EXPORTS = {
     "ManagedStore": "store",
     "ManagedStoreError": "errors",
     "MissingPackageError": "errors",
-    "PoolStatistics": "_lifecycle",
-    "Statistics": "_lifecycle",
+    "PoolStatistics": "_statistics",
+    "Statistics": "_statistics",
     "StoreCloseError": "errors",
     "StoreClosedError": "errors",
     "StoreOpenError": "errors",

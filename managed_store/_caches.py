@@ -14,9 +14,9 @@ import uuid
 from typing import Any
 
 from fsspec.compression import compr
-from fsspec.implementations.cached import SimpleCacheFileSystem, WholeFileCacheFileSystem
 from fsspec.utils import infer_compression
 
+from managed_store._kinds import SIMPLE_CACHE, WHOLE_FILE_CACHE, kind
 from managed_store._threaded import read_part
 
 __all__ = ["ReadThrough", "fetch", "forget"]
@@ -42,7 +42,7 @@ class ReadThrough:
         if path in self._stale:
             self._stale.discard(path)  # before the copy goes: a write that comes now marks it again
             forget(cache, path)
-        if not isinstance(cache, WholeFileCacheFileSystem):
+        if not isinstance(cache, kind(WHOLE_FILE_CACHE)):
             return _read_blocks(cache, path, start, end)
         with open(fetch(cache, path), "rb") as file:
             first, last, _ = slice(start, end).indices(file.seek(0, os.SEEK_END))
@@ -98,6 +98,6 @@ def _download(cache: Any, path: str) -> None:
             os.remove(partial)
         raise
     cache._cache_size = None
-    if not isinstance(cache, SimpleCacheFileSystem):
+    if not isinstance(cache, kind(SIMPLE_CACHE)):
         cache._make_local_details(path)
         cache.save_cache()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fsspec.config import apply_config
@@ -30,9 +30,9 @@ OPTIONS_OF_OPEN = ("compression", "encoding", "errors", "expand", "mode", "name_
 _LISTINGS_CACHE_OPTIONS = ("use_listings_cache", "listings_expiry_time", "max_paths")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Link:
-    """One filesystem of a chain, not yet built.
+    """One filesystem of a chain, not yet built. Shows itself to nobody: its options hold secrets.
 
     Attributes
     ----------
@@ -52,8 +52,12 @@ class Link:
     protocol: str
     cls: Any
     location: str
-    options: dict[str, Any] = field(repr=False)
+    options: dict[str, Any]
     name: str = "storage_options"
+
+    def over(self, options: Mapping[str, Any]) -> Link:
+        """The same link, its options laid over others."""
+        return Link(self.protocol, self.cls, self.location, {**options, **self.options}, self.name)
 
 
 def protocols_of(url: str) -> list[str]:

@@ -7,7 +7,6 @@ filesystem of every answer that is no transfer; smb and webdav have errors of th
 from __future__ import annotations
 
 import errno
-import ftplib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -74,6 +73,7 @@ def _is_failure(cause: BaseException) -> bool:
         return False
     if isinstance(cause, OSError):
         return cause.errno != errno.ENOENT
-    if isinstance(cause, EOFError | RuntimeError | ftplib.Error):
+    if isinstance(cause, EOFError | RuntimeError):
         return True
-    return type(cause).__module__.partition(".")[0] == "aiohttp"
+    packages = {each.__module__.partition(".")[0] for each in type(cause).__mro__}
+    return not packages.isdisjoint({"aiohttp", "ftplib"})

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer
 
-from managed_store._leases import Lease
 from managed_store._lifecycle import State
 from managed_store._owners import SessionOwner
 from managed_store._sessions import Session
@@ -18,6 +17,8 @@ from managed_store.errors import StoreClosedError
 
 if TYPE_CHECKING:
     from zarr.core.buffer import BufferPrototype
+
+    from managed_store._leases import Lease
 
 __all__ = ["GuardedStore"]
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Self
 
 from managed_store._building import Built
 from managed_store._closable import ClosableStore
-from managed_store._leases import Lease
-from managed_store._lifecycle import Statistics
 from managed_store._owners import SessionOwner
 
 if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
+
+    from managed_store._leases import Lease
+    from managed_store._statistics import Statistics
 
 __all__ = ["Handle"]
 

@@ -9,11 +9,12 @@ from typing import NoReturn
 
 from managed_store._awaiting import running_loop
 from managed_store._closing import Closing
-from managed_store._lifecycle import Drain, State, Statistics
+from managed_store._lifecycle import Drain, State
 from managed_store._pooling import Pool, PoolLimits, SharedOwner
 from managed_store._recipe import Recipe
 from managed_store._sessions import Session
 from managed_store._sharing import is_quickly_shared, shared_part
+from managed_store._statistics import Statistics
 from managed_store._threads import in_helper_thread
 from managed_store._zarr_loop import run_on_zarr_loop
 from managed_store.errors import StoreClosedError, StoreOpenError

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from managed_store._awaiting import finished, running_loop
 from managed_store._closing import Closing, close_in_background
-from managed_store._lifecycle import Drain, State, Statistics
+from managed_store._lifecycle import Drain, State
 from managed_store._never_closed import NeverClosed
 from managed_store._recipe import Recipe
 from managed_store._sessions import Session
 from managed_store._zarr_loop import run_on_zarr_loop
 from managed_store.errors import StoreClosedError
+
+if TYPE_CHECKING:
+    from managed_store._statistics import Statistics
 
 __all__ = ["SessionOwner", "owners_with_sessions"]
 
@@ -139,6 +143,8 @@ class SessionOwner:
 
     def statistics(self) -> Statistics:
         """What is held now."""
+        from managed_store._statistics import Statistics  # here: many programs never ask
+
         sessions = tuple(self._sessions.values())
         return Statistics(
             state=self.state.name.lower(),

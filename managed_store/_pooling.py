@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 from managed_store._closing import Closing, close_in_background, on_its_loop
 from managed_store._idling import IdleTimer
-from managed_store._lifecycle import Drain, PoolStatistics, State
+from managed_store._lifecycle import Drain, State
 from managed_store._never_closed import NeverClosed
 from managed_store._owners import SessionOwner
 from managed_store._recipe import Recipe
 from managed_store._sessions import Session
+from managed_store._statistics import PoolStatistics
 from managed_store.errors import StoreClosedError
 
 __all__ = ["Pool", "PoolLimits", "SharedOwner"]

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from managed_store._lifecycle import Drain
@@ -21,12 +20,12 @@ Waiting: TypeAlias = "asyncio.Task[Any] | None"
 _CANCEL_AGAIN = 0.05
 
 
-@dataclass
 class _Cancelled:
     """How often the task of a request was cancelled before it began, and to cut it off."""
 
-    before: int = 0
-    by_us: int = 0
+    def __init__(self, *, before: int = 0) -> None:
+        self.before = before
+        self.by_us = 0
 
 
 class RequestsInFlight:

@@ -6,11 +6,11 @@ import inspect
 import os
 from typing import Any
 
-from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.mapping import FSMap
 from fsspec.spec import AbstractFileSystem
 
 from managed_store._chain import DECIDED_HERE
+from managed_store._kinds import ASYNC_WRAPPER, kind
 from managed_store._options import checked_options
 from managed_store._recipe import Recipe
 from managed_store._threaded import ThreadedFileSystem
@@ -41,7 +41,7 @@ def recipe_of_filesystem(filesystem: object, path: object) -> Recipe:
 
 
 def _recipe(filesystem: Any, location: str) -> Recipe:
-    if isinstance(filesystem, AsyncFileSystemWrapper | ThreadedFileSystem):
+    if isinstance(filesystem, (ThreadedFileSystem, kind(ASYNC_WRAPPER))):
         return _recipe(filesystem.sync_fs, location)
     cls = type(filesystem)
     protocols = (cls.protocol,) if isinstance(cls.protocol, str) else tuple(cls.protocol)

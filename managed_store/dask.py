@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from managed_store._arguments import checked_seconds
 from managed_store._leases import PROCESS_POOL
-from managed_store._lifecycle import PoolStatistics
+from managed_store._statistics import PoolStatistics
 from managed_store.errors import ArgumentTypeError, MissingPackageError
 
 try:

@@ -7,10 +7,11 @@ from typing import Any, NoReturn, Self
 from managed_store._arguments import caller, checked_count, checked_exceptions, checked_flag, checked_seconds
 from managed_store._leases import Lease
 from managed_store._leaving import Closable
-from managed_store._lifecycle import Drain, PoolStatistics
+from managed_store._lifecycle import Drain
 from managed_store._options import checked_options, copied
 from managed_store._pooling import Pool, PoolLimits
 from managed_store._recipe import Recipe
+from managed_store._statistics import PoolStatistics
 from managed_store.store import ALLOWED_EXCEPTIONS, ManagedFSSpecStore
 
 __all__ = ["StorePool"]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from managed_store import _process  # noqa: F401 - registers the hooks for exit and fork
 from managed_store._arguments import caller, checked_exceptions, checked_flag, checked_seconds
 from managed_store._handle import Handle
-from managed_store._leases import PROCESS_POOL, Lease
 from managed_store._owners import SessionOwner
 from managed_store._recipe import Recipe
 from managed_store._twins import recipe_of_filesystem, recipe_of_mapper, recipe_of_upath
@@ -16,6 +15,8 @@ from managed_store._twins import recipe_of_filesystem, recipe_of_mapper, recipe_
 if TYPE_CHECKING:
     from fsspec.mapping import FSMap
     from fsspec.spec import AbstractFileSystem
+
+    from managed_store._leases import Lease
 
 __all__ = ["ManagedFSSpecStore", "ManagedStore"]
 
@@ -252,6 +253,8 @@ def _unpickled(
     closed: bool,
 ) -> ManagedFSSpecStore:
     """Make an unpickled copy: a store of the pool of this process, so that a thousand tasks share one session."""
+    from managed_store._leases import PROCESS_POOL, Lease  # here: most programs have no use for pools
+
     lease = Lease(PROCESS_POOL, recipe, close_timeout=close_timeout)
     store = cls._of_pool(lease, read_only=read_only, allowed_exceptions=allowed_exceptions)
     if closed:

@@ -48,6 +48,8 @@ FLOORS = [
         "_never_closed",
         "_notes",
         "_descriptors",
+        "_kinds",
+        "_statistics",
     },
     {"errors"},
 ]

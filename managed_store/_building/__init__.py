@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Built", "build"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Built:
     """What a recipe gives.
 

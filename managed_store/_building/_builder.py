@@ -13,15 +13,10 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
-from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.asyn import get_loop
 from fsspec.dircache import DirCache
-from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from fsspec.implementations.cached import CachingFileSystem, SimpleCacheFileSystem, WholeFileCacheFileSystem
-from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
@@ -29,6 +24,7 @@ from managed_store._borrowed import check_loops
 from managed_store._caches import ReadThrough, fetch
 from managed_store._chain import Link, links_of, wants_listings_cache
 from managed_store._closers import Layer, building, closer_of, retire_finalizers
+from managed_store._kinds import ARCHIVE, ASYNC_WRAPPER, CACHE, FOLDER, REFERENCES, SIMPLE_CACHE, WHOLE_FILE_CACHE, kind
 from managed_store._recipe import Recipe
 from managed_store._threaded import ThreadedFileSystem
 from managed_store.errors import ArgumentError
@@ -69,13 +65,13 @@ class Builder:
             synchronous filesystem around it. One that cannot be is built as it is.
         """
         link, *inner = links
-        if issubclass(link.cls, DirFileSystem | AsyncFileSystemWrapper):
+        if issubclass(link.cls, (kind(FOLDER), kind(ASYNC_WRAPPER))):
             return self._dissolved(link, inner, asynchronous=asynchronous)
-        if issubclass(link.cls, CachingFileSystem):
+        if issubclass(link.cls, kind(CACHE)):
             return self._cache(link, inner)
-        if issubclass(link.cls, AbstractArchiveFileSystem):
+        if issubclass(link.cls, kind(ARCHIVE)):
             return self._archive(link, inner)
-        if link.cls.__name__ == "ReferenceFileSystem":
+        if issubclass(link.cls, kind(REFERENCES)):
             from managed_store._building._references import build_references
 
             return build_references(self, link, inner, asynchronous=asynchronous)
@@ -93,12 +89,12 @@ class Builder:
     def made_asynchronous(self, layer: Layer) -> Layer:
         """Lay threads around a filesystem that cannot be awaited."""
         filesystem = layer.filesystem
-        if isinstance(filesystem, CachingFileSystem):
+        if isinstance(filesystem, kind(CACHE)):
             threaded = ThreadedFileSystem(
                 object.__getattribute__(filesystem, "fs"),
                 ReadThrough(filesystem),
                 # The others keep a table of what they hold, and do not guard it.
-                limit=None if isinstance(filesystem, SimpleCacheFileSystem) else 1,
+                limit=None if isinstance(filesystem, kind(SIMPLE_CACHE)) else 1,
             )
         elif filesystem.async_impl and filesystem.asynchronous:
             return layer
@@ -150,7 +146,7 @@ class Builder:
         """
         if inner:
             del options["protocol"]  # the URL says it
-            links = [replace(inner[0], options={**options, **inner[0].options}), *inner[1:]]
+            links = [inner[0].over(options), *inner[1:]]
         else:
             links = links_of(location, options)
         return self.of_links(links, asynchronous=asynchronous)
@@ -189,7 +185,7 @@ class Builder:
     def _archive(self, link: Link, inner: list[Link]) -> tuple[Layer, str]:
         layer, path = self.target(link, inner, asynchronous=False)
         mode = link.options.get("mode", "r")
-        if isinstance(layer.filesystem, WholeFileCacheFileSystem) and mode == "r":
+        if isinstance(layer.filesystem, kind(WHOLE_FILE_CACHE)) and mode == "r":
             fetch(layer.filesystem, path)  # whole or not at all, which the cache itself does not see to
         file = layer.filesystem.open(path, {"a": "r+b"}.get(mode, f"{mode}b"))
         try:

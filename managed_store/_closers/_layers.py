@@ -23,7 +23,7 @@ T = TypeVar("T")
 _ANSWER = 1.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Layer:
     """One filesystem of a chain, with those that it stands on.
 

@@ -16,11 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fsspec.implementations.reference import ReferenceFileSystem
-
+from managed_store._kinds import REFERENCES, kind
 from managed_store._threaded import ThreadedFileSystem
 from managed_store._wrapped._http import HttpStore, IndexedStore
-from managed_store._wrapped._references import ReferencesStore
 from managed_store._wrapped._store import SizedStore, WrappedFsspecStore
 
 if TYPE_CHECKING:
@@ -52,7 +50,9 @@ def wrap(filesystem: AsyncFileSystem, path: str, allowed_exceptions: tuple[type[
     protocol = filesystem.protocol
     protocols = {protocol} if isinstance(protocol, str) else set(protocol)
     cls = WrappedFsspecStore
-    if isinstance(filesystem, ReferenceFileSystem):
+    if isinstance(filesystem, kind(REFERENCES)):
+        from managed_store._wrapped._references import ReferencesStore  # which imports these
+
         cls = ReferencesStore
     elif protocols & _HTTP_PROTOCOLS:
         # A subclass that reads in its own way is asked to. One that reads in threads has no session.
