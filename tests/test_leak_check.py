@@ -34,6 +34,8 @@ from fsspec.implementations.http import HTTPFileSystem
 from managed_store import ManagedStore, StorePool
 from managed_store.errors import ArgumentError, ArgumentTypeError, LeakError, LeakWarning, ManagedStoreError
 from managed_store.testing import Leak, LeakReport, leak_check
+from managed_store.testing._detectors.tasks import TaskDetector
+from managed_store.testing._watch import WATCH
 from tests.servers import FolderServer
 
 # What the checks of other tests may not have patched for ever: the classes that are patched while one is on.
@@ -571,6 +573,22 @@ def test_watching_keeps_nothing_alive_and_leaves_nothing_behind() -> None:
     gc.collect()
     assert len(gc.get_objects()) - objects < 200
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == (descriptors, threads)
+
+
+async def records_of(tasks: int) -> int:
+    """How many records a check has of tasks, when that many have come and gone while nobody looked."""
+    for _ in range(tasks):
+        await asyncio.create_task(asyncio.sleep(0))
+    (of_tasks,) = (detector.opened for detector in WATCH._detectors if isinstance(detector, TaskDetector))
+    return len(of_tasks._records)
+
+
+async def test_records_of_what_is_gone_are_few() -> None:
+    """A service may run under a check for days: they are forgotten at the next look, or when there are many."""
+    async with leak_check() as check:
+        assert await records_of(5000) < 2500
+        assert not check.so_far()
+        assert await records_of(10) < 100
 
 
 def run_program(program: str, *options: str, arguments: list[str] | None = None) -> subprocess.CompletedProcess[str]:

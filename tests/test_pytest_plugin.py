@@ -330,6 +330,33 @@ def test_leaks():
     result.stdout.fnmatch_lines(["*::test_leaks has left open: 1 socket"])
 
 
+def test_a_socket_that_is_opened_between_two_tests(run, pytester: pytest.Pytester) -> None:
+    """By a hook, say: it is no leak of the next test, which did not open it."""
+    pytester.makeconftest("""
+import socket
+
+opened = []
+
+def pytest_runtest_logfinish(nodeid):
+    if nodeid.endswith("test_first"):
+        opened.append(socket.create_server(("127.0.0.1", 0)))
+    elif opened:
+        opened.pop().close()
+""")
+    tests = """
+def test_first():
+    pass
+
+def test_second():
+    with socket.socket():
+        pass
+
+def test_third():
+    pass
+"""
+    run(tests, "--fail-on-leaks", here=True).assert_outcomes(passed=3)
+
+
 def test_the_plugin_is_light() -> None:
     """pytest imports it into everybody's run: until it is asked for, it brings nothing but itself."""
     program = (

@@ -88,7 +88,7 @@ class Opened:
         self._lost: list[Record] = []
         self._dying: OrderedDict[int, Record] = OrderedDict()
         self._most = _MANY
-        # Of all else, records stay behind for a while: a call for each that dies would be a good part of the cost.
+        # Of all else, records stay behind until the next look: a call for each that dies would be much of the cost.
         self._on_death = self._remember_for_its_finalizer if with_finalizers else None
 
     def __bool__(self) -> bool:
@@ -137,8 +137,11 @@ class Opened:
         """What has been opened after `mark` and is still there."""
         for record in list(self._records.values()):
             thing = record()
-            if record.number > mark and thing is not None:
-                yield record, thing
+            if thing is not None:
+                if record.number > mark:
+                    yield record, thing
+            elif self._on_death is None:  # so that no look goes through what came before the last one
+                self._forget(record)
 
     def lost_since(self, mark: int) -> Iterator[Record]:
         """What has been opened after `mark` and collected unclosed; what its finalizer has revived is still there."""

@@ -107,4 +107,5 @@ def lines(effort: Effort) -> Iterator[Line]:
             },
             effort=effort,
         )
-        sync(close_plain(FsspecStore.from_url(url, storage_options=cached)))
+        sync(close_plain(in_the_cache := FsspecStore.from_url(url, storage_options=cached)))
+        type(in_the_cache.fs).clear_instance_cache()
