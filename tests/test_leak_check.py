@@ -581,7 +581,7 @@ def test_records_of_what_is_gone_are_few() -> None:
         pass
 
     opened, in_their_places = Opened(), []
-    for _ in range(5000):
+    for _ in range(5500):
         opened.note(Thing())
         in_their_places.append(Thing())  # so that the next one gets an id of its own
     assert 0 < len(opened._records) <= 2000
