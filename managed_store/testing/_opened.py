@@ -91,10 +91,6 @@ class Opened:
         # Of all else, records stay behind until the next look: a call for each that dies would be much of the cost.
         self._on_death = self._remember_for_its_finalizer if with_finalizers else None
 
-    def __bool__(self) -> bool:
-        """Whether anything is known that was ever opened."""
-        return bool(self._records or self._lost)
-
     def note(self, thing: Any) -> Record:
         """Remember that `thing` is being opened, here and now. A second time it is known already."""
         known = self._records.get(id(thing))
@@ -126,6 +122,11 @@ class Opened:
         record = self._records.get(id(thing))
         return record if record is not None and record() is thing else None
 
+    def stack_of(self, thing: Any) -> RawStack | None:
+        """Who has opened `thing`, if that is known."""
+        record = self._records.get(id(thing))
+        return record.stack if record is not None and record() is thing else None
+
     def lose(self, thing: Any) -> None:
         """Remember that `thing` is being collected, unclosed."""
         # The collector of cycles clears weak references before it calls finalizers, and so has forgotten it.
@@ -140,8 +141,9 @@ class Opened:
             if thing is not None:
                 if record.number > mark:
                     yield record, thing
-            elif self._on_death is None:  # so that no look goes through what came before the last one
-                self._forget(record)
+            # Of what came before the last look, nothing that is gone is gone through again.
+            elif self._on_death is None and self._records.get(record.key) is record:
+                self._records.pop(record.key, None)
 
     def lost_since(self, mark: int) -> Iterator[Record]:
         """What has been opened after `mark` and collected unclosed; what its finalizer has revived is still there."""

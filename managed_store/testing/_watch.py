@@ -57,7 +57,7 @@ class Watch:
         """What was opened after `mark` and is open. A forked child has inherited all of it, and opened none."""
         if mark.process is self._process:
             for detector in self._detectors:
-                if detector.opened or detector is self._sockets:
+                if detector.opened.last > mark.number or detector is self._sockets:
                     yield from detector.leaks(mark)
 
     def leaks(self, mark: Mark) -> tuple[Leak, ...]:

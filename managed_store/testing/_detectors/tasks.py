@@ -21,7 +21,7 @@ class TaskDetector(Detector):
     """Every task that is not done. A loop's `create_task` and `call_soon_threadsafe` hand the stack on."""
 
     def install(self, patches: Patches) -> None:
-        patches.set(_origins, "submitter_of", self._submitter_of)
+        patches.set(_origins, "submitter_of", self.opened.stack_of)
         self._patch(patches, asyncio.BaseEventLoop)
         patches.when_imported("uvloop", lambda module: self._patch(patches, _loop_of(module)))
 
@@ -34,10 +34,6 @@ class TaskDetector(Detector):
     def _patch(self, patches: Patches, loop_class: type) -> None:
         patches.replace(loop_class, "create_task", self._creating)
         patches.replace(loop_class, "call_soon_threadsafe", _submitting)
-
-    def _submitter_of(self, task: Any) -> RawStack | None:
-        record = self.opened.get(task)
-        return None if record is None else record.stack
 
     def _creating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
