@@ -31,21 +31,27 @@ class FilesystemDetector(Detector):
 
     def leaks(self, mark: Mark) -> Iterator[Found]:
         for record, filesystem in self.opened.since(mark.number):
-            if next(held_by(filesystem, _is_live), None) is None:  # nearly always
+            if not any(map(_is_live, held_by(filesystem, _can_be_open))):  # nearly always
                 continue
             options = vars(filesystem).get("storage_options")
             # What the user gave is the user's; also where it was given in a dictionary, as client_kwargs.
             borrowed = list(held_by(options, lambda value: not isinstance(value, dict | list | tuple)))
-            held = next(held_by(filesystem, _is_live, borrowed=borrowed), None)
+            held = next(filter(_is_live, held_by(filesystem, _can_be_open, borrowed=borrowed)), None)
             if held is not None:
                 yield record.leak("filesystem", f"{record.what}, which holds a live {type(held).__name__}"), filesystem
 
 
-def _is_live(value: Any) -> bool:
+def _can_be_open(value: Any) -> bool:
+    """Whether it is one of those that are open or closed. What is in one that is closed is closed with it."""
     try:
-        is_open = _is_open_of[type(value)]
+        return _is_open_of[type(value)] is not None
     except KeyError:
         is_open = _is_open_of[type(value)] = _how_to_ask(value)
+        return is_open is not None
+
+
+def _is_live(value: Any) -> bool:
+    is_open = _is_open_of[type(value)]
     try:
         return is_open is not None and is_open(value)
     except AttributeError:  # its constructor has failed, or has not come so far
