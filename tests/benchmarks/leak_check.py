@@ -63,7 +63,11 @@ def test_a_little(number, tmp_path):
 def seconds(folder: Path, files: list[Path], *arguments: str) -> float:
     """The processor time of pytest's process from the first test on: other load does not count."""
     options = [f"-pno:{name}" for name in ("zarr", "hypothesispytest", "cacheprovider", "xdist", "randomly")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    # Hypothesis reads the source of every module that is imported from a checkout: so that there are as many in both.
+    options.append("-pmanaged_store.testing._guard")
+    # With bytecode that is kept, as that of every installed package is; some images forbid it.
+    left_out = ("PYTEST_", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, "-p", "_clock", *arguments, *map(str, files)],
         capture_output=True,
