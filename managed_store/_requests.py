@@ -130,8 +130,7 @@ class RequestsInFlight:
 
     def _uncancelled(self, task: Waiting) -> int:
         """Take back the cancellations by which a request was cut off; return how many are left."""
-        if task is None:
-            return 0
+        assert task is not None  # what no task awaits is never cancelled
         times = self.cancelled[task]
         for _ in range(times.by_us):
             task.uncancel()
