@@ -29,6 +29,9 @@ class Effort:
         Seconds that one measurement takes at least, where that can be chosen.
     cycles, cycles_of_plain : int
         How many stores are opened and closed to see what grows; and where each leaves something open.
+    processes : int
+        In how many processes, one after the other: what one of them gains differs from what the next one does by more
+        than its samples differ.
     tests : int
         How many tests the suites have with which `leak_check` is measured.
     connections : tuple of int
@@ -47,6 +50,7 @@ class Effort:
     at_once: float = 0.08
     cycles: int = 20_000
     cycles_of_plain: int = 400
+    processes: int = 4
     tests: int = 1000
     connections: tuple[int, ...] = (1, 10, 100, 1000)
     readers: tuple[int, ...] = (1, 4, 16, 64, 256)
@@ -58,11 +62,11 @@ class Effort:
 
 FULL = Effort()
 QUICK = Effort(
-    rounds=3, at_most=6, seconds=0.5, at_once=0.03, cycles=200, cycles_of_plain=40, tests=100,
+    rounds=3, at_most=6, seconds=0.5, at_once=0.03, cycles=200, cycles_of_plain=40, processes=2, tests=100,
     connections=(1, 100), readers=(1, 64), large=2**20,
 )  # fmt: skip
 TINY = Effort(
-    rounds=1, at_most=1, seconds=0, at_once=0, cycles=12, cycles_of_plain=12, tests=3,
+    rounds=1, at_most=1, seconds=0, at_once=0, cycles=12, cycles_of_plain=12, processes=1, tests=3,
     connections=(2,), readers=(4,), chunks=8, large=2**16, backends=("s3",), latencies=(0.0,),
 )  # fmt: skip
 

@@ -18,7 +18,10 @@ from tests.benchmarks.reading import NAMES
 __all__ = ["draw"]
 
 _MANAGED, _PLAIN, _OTHER = "#00897b", "#c62828", "#78909c"
-_COLOURS = {"private": _MANAGED, "pooled": "#1565c0", "plain, cached": "#ef6c00", "plain, distinct options": _PLAIN}
+_COLOURS = {
+    "private": _MANAGED, "pooled": "#1565c0",
+    "plain, cached": "#ef6c00", "plain, closed by hand": _OTHER, "plain, distinct options": _PLAIN,
+}  # fmt: skip
 # Readable on the site's light and dark page alike.
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "managed_store", "font.family": "sans-serif", "font.size": 9,

@@ -32,6 +32,8 @@ BACKENDS = ("http", "gs", "s3")
 HELD = ("descriptors", "threads", "tasks", "blocks", "MiB")
 SAMPLES = 200
 _ROUNDING = 1e-6  # of a slope that is nothing, and without error
+# How many standard errors a 95 % confidence interval reaches, of the mean of so many (Student's t).
+_STUDENT = {2: 12.71, 3: 4.30, 4: 3.18}
 WARM_UP = 0.5  # the part of the cycles that is not looked at: caches, and the allocator's arenas
 
 # What each cycle of a backend has alone, as with rotating credentials: plain zarr cannot take a cached filesystem.
@@ -53,9 +55,9 @@ class Growth:
     cycles, seconds : int, float
         How many times, and how long it took.
     slopes : dict
-        For each of what is held: the gain in a thousand cycles, and twice its standard error.
+        For each of what is held: the gain in a thousand cycles, and the 95 % confidence interval's half of it.
     samples : dict
-        What was held in the course of it.
+        What was held in the course of it, in the first of the processes.
     """
 
     benchmark: str
@@ -91,7 +93,8 @@ def lines(effort: Effort, backends: Sequence[str] = BACKENDS[:1]) -> Iterator[Gr
         with place(backend) as (url, options):
             for kind in KINDS:
                 cycles = effort.cycles_of_plain if "distinct" in kind else effort.cycles
-                yield in_a_process(backend, kind, url, options, cycles)
+                processes = 1 if "distinct" in kind else effort.processes
+                yield of_all([in_a_process(backend, kind, url, options, cycles) for _ in range(processes)])
 
 
 @contextmanager
@@ -125,6 +128,20 @@ def in_a_process(backend: str, kind: str, url: str, options: dict[str, Any], cyc
     slopes = {name: slope(samples["cycle"], samples[name]) for name in HELD}
     shown = {name: [round(each, 2) for each in values[::2]] for name, values in samples.items()}
     return Growth("growth", f"{backend}, {kind}", cycles, seconds, slopes, shown)
+
+
+def of_all(runs: Sequence[Growth]) -> Growth:
+    """Take the mean of several processes; the error is that of the mean, by what they differ from each other."""
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    gains = {name: np.array([run.slopes[name][0] for run in runs]) for name in HELD}
+    slopes = {
+        name: (float(each.mean()), _STUDENT[len(runs)] * float(each.std(ddof=1)) / len(runs) ** 0.5)
+        for name, each in gains.items()
+    }
+    seconds = sum(run.seconds for run in runs) / len(runs)
+    return Growth(first.benchmark, first.name, first.cycles, seconds, slopes, first.samples)
 
 
 def slope(cycles: list[float], values: list[float]) -> tuple[float, float]:

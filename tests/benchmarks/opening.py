@@ -42,6 +42,12 @@ def plain_cached(url: str, options: Options, own: Options, pool: StorePool) -> N
     read(FsspecStore.from_url(url, storage_options=options, read_only=True))
 
 
+def plain_closed(url: str, options: Options, own: Options, pool: StorePool) -> None:
+    store = FsspecStore.from_url(url, storage_options={**options, **own, "skip_instance_cache": True}, read_only=True)
+    read(store)
+    sync(close_plain(store))
+
+
 def plain_distinct(url: str, options: Options, own: Options, pool: StorePool) -> None:
     read(FsspecStore.from_url(url, storage_options={**options, **own}, read_only=True))
 
@@ -50,6 +56,7 @@ KINDS: dict[str, Callable[[str, Options, Options, StorePool], None]] = {
     "private": private,
     "pooled": pooled,
     "plain, cached": plain_cached,
+    "plain, closed by hand": plain_closed,
     "plain, distinct options": plain_distinct,
 }
 """Ways to open, read and close: with the options of the server, and in some with others of each cycle's own."""
