@@ -5,7 +5,6 @@ fsspec does this with a private function, which builds wrong paths for some chai
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,10 @@ from fsspec.core import split_protocol
 from fsspec.registry import get_filesystem_class, known_implementations
 from fsspec.registry import registry as registered_implementations
 
+from managed_store._options import DECIDED_HERE, copied
 from managed_store.errors import ArgumentError
 
-__all__ = ["DECIDED_HERE", "OPTIONS_OF_OPEN", "Link", "links_of", "parts_of", "protocols_of", "wants_listings_cache"]
-
-# What a managed store decides itself, for every filesystem of a chain.
-DECIDED_HERE = ("asynchronous", "skip_instance_cache", "loop")
+__all__ = ["OPTIONS_OF_OPEN", "Link", "links_of", "parts_of", "protocols_of", "wants_listings_cache"]
 
 # What `fsspec.open` takes for itself where it opens a URL: never options of the filesystem.
 OPTIONS_OF_OPEN = ("compression", "encoding", "errors", "expand", "mode", "name_function", "newline", "num")
@@ -106,7 +103,7 @@ def _link(protocol: str, part: str, options: dict[str, Any], options_name: str) 
 def _configured(cls: Any) -> dict[str, Any]:
     """A copy of the options of fsspec's configuration for a class, but for those that are decided here."""
     not_taken = (*DECIDED_HERE, *_LISTINGS_CACHE_OPTIONS)
-    return {name: copy.deepcopy(value) for name, value in apply_config(cls, {}).items() if name not in not_taken}
+    return {name: copied(value) for name, value in apply_config(cls, {}).items() if name not in not_taken}
 
 
 def parts_of(url: str) -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from fsspec.registry import get_filesystem_class, known_implementations
 
-from managed_store._chain import DECIDED_HERE, OPTIONS_OF_OPEN
+from managed_store._chain import OPTIONS_OF_OPEN
+from managed_store._options import DECIDED_HERE
 from managed_store._redaction import redacted
 from managed_store.errors import ArgumentError, ArgumentTypeError
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
-from managed_store._chain import DECIDED_HERE
 from managed_store.errors import ArgumentError, ArgumentTypeError
 
-__all__ = ["checked_options", "copied", "in_order", "key_of"]
+__all__ = ["DECIDED_HERE", "checked_options", "copied", "in_order", "key_of"]
+
+# What a managed store decides itself, for every filesystem of a chain.
+DECIDED_HERE = ("asynchronous", "skip_instance_cache", "loop")
 
 # What a filesystem of a managed store is always built with. A user may say the same, not the opposite.
 _ALWAYS = {"asynchronous": True, "skip_instance_cache": True}

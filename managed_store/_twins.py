@@ -9,9 +9,8 @@ from typing import Any
 from fsspec.mapping import FSMap
 from fsspec.spec import AbstractFileSystem
 
-from managed_store._chain import DECIDED_HERE
 from managed_store._kinds import ASYNC_WRAPPER, kind
-from managed_store._options import checked_options
+from managed_store._options import DECIDED_HERE, checked_options
 from managed_store._recipe import Recipe
 from managed_store._threaded import ThreadedFileSystem
 from managed_store.errors import ArgumentError, ArgumentTypeError

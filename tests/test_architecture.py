@@ -35,7 +35,7 @@ FLOORS = [
     {"_holding", "_requests"},
     {"_building", "_wrapped", "_arguments", "_twins", "_sharing"},
     {"_recipe", "_caches"},
-    {"_levels", "_options"},
+    {"_levels"},
     {"_chain", "_protocols", "_threaded", "_closers", "_borrowed", "_loop_end"},
     {
         "_lifecycle",
@@ -49,6 +49,7 @@ FLOORS = [
         "_notes",
         "_descriptors",
         "_kinds",
+        "_options",
         "_statistics",
     },
     {"errors"},

@@ -72,11 +72,12 @@ def test_the_configuration_of_a_local_filesystem(monkeypatch: pytest.MonkeyPatch
 
 def test_a_configuration_that_is_changed_afterwards(monkeypatch: pytest.MonkeyPatch, http: FolderServer) -> None:
     """A secret in it is rotated in place: stores of a pool that come later have filesystems of their own."""
-    headers = {"token": "old"}
-    monkeypatch.setitem(conf, "http", {"headers": headers})
+    headers, live = {"token": "old"}, object()
+    monkeypatch.setitem(conf, "http", {"headers": headers, "live": live})
     with StorePool() as pool:
         old = pool.store(f"{http.url}/data.zarr")
         assert old.fs.kwargs["headers"] == {"token": "old"}
+        assert old.fs.kwargs["live"] is live
         headers["token"] = "new"
         new = pool.store(f"{http.url}/data.zarr")
         assert new.fs.kwargs["headers"] == {"token": "new"}
