@@ -30,6 +30,18 @@ def test_making_a_store_imports_no_backend() -> None:
     assert "gcsfs" not in loaded
 
 
+def test_a_store_imports_nothing_that_it_has_no_use_for() -> None:
+    """Reading and closing one: no pool, and none of fsspec's filesystems that are laid over others. It is felt."""
+    statement = "import zarr, fsspec.core, fsspec.implementations.memory"
+    base = modules_after(statement)
+    use = "from managed_store import ManagedStore\nwith ManagedStore('memory://a') as s: zarr.create_group(s)"
+    added = modules_after(f"{statement}\n{use}") - base
+    layered = {f"fsspec.implementations.{name}" for name in ("asyn_wrapper", "cached", "dirfs", "reference")}
+    pools = {f"managed_store.{name}" for name in ("_leases", "_pooling", "_sharing", "_statistics", "pool")}
+    assert added.isdisjoint({*layered, *pools, "fsspec.archive", "ftplib"})
+    assert "managed_store.store" in added
+
+
 def test_importing_the_package_does_not_import_zarr() -> None:
     """A pytest plugin of this package must not import zarr into everybody's test run."""
     assert "zarr" not in modules_after("import managed_store")

@@ -41,8 +41,8 @@ BEHIND = """## Where it is behind, and why
 
 - **Leaving with a single connection** takes about 0.08 ms more than closing a session by hand: it is a task of its own,
   which a cancellation does not interrupt, and it looks whether each socket is closed. With ten little is seen of that.
-- **A whole process** takes some 20 ms more. Some 8 ms are the import of this package, some 5 ms a look for closers among
-  the entry points of all installed packages (there are 255 here), the rest is what plain zarr leaves out.
+- **A whole process** takes some 20 ms more. Some 8 ms are the import of this package, some 5 ms a look for closers
+  among the entry points of all installed packages (there are 255 here), the rest is what plain zarr leaves out.
 - **leak_check** notes who opens each task and each socket, which is about 0.12 ms in a test that opens fifteen.
 """
 
