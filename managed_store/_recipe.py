@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
-from functools import cached_property
 from typing import Any
 
 from managed_store._chain import parts_of, protocols_of, wants_listings_cache
 from managed_store._levels import check_levels, check_parts
+from managed_store._once import once
 from managed_store._options import checked_options, copied, in_order, key_of
 from managed_store._protocols import check_protocol
 from managed_store._redaction import redacted
@@ -92,7 +92,7 @@ class Recipe:
         url, options, location = copied([url, options, location])
         return cls(url, options, twin_of, location)
 
-    @cached_property
+    @once
     def _key(self) -> Hashable:
         return self.url, self.twin_of, self.location, key_of(self.options)
 
@@ -124,12 +124,12 @@ class Recipe:
     def __repr__(self) -> str:
         return f"Recipe({self.redacted_url!r}, options={list(self.options)})"
 
-    @cached_property  # zarr asks for it again and again: it is how a store shows itself
+    @once  # zarr asks for it again and again: it is how a store shows itself
     def redacted_url(self) -> str:
         """The URL without user info and query string, for messages."""
         return redacted(self.url)
 
-    @cached_property
+    @once
     def protocols(self) -> list[str]:
         """The protocols of the chain, outermost first; ``"file"`` for a plain path."""
         protocols = protocols_of(self.url)

@@ -49,6 +49,7 @@ FLOORS = [
         "_notes",
         "_descriptors",
         "_kinds",
+        "_once",
         "_options",
         "_statistics",
     },
@@ -101,6 +102,13 @@ def test_private_zarr_loop_is_touched_in_one_place(path: Path) -> None:
     """Only `_zarr_loop` knows zarr's private event-loop API; the demonstration uses zarr's `sync` as a user would."""
     if module_of(path) not in ("_zarr_loop", "_demo"):
         assert "zarr.core.sync" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_has_the_lock_of_a_cached_property(path: Path) -> None:
+    """Until Python 3.12 a forked child waits for it, should another thread of its parent have held it."""
+    assert "import cached_property" not in path.read_text()
+    assert "functools.cached_property" not in path.read_text() or module_of(path) == "_once"
 
 
 def test_exports_are_what_all_says() -> None:
