@@ -32,7 +32,7 @@ def checked_options(storage_options: object) -> dict[str, Any]:
     """Check the options that every filesystem has, and leave out those that say what is so in any case."""
     if storage_options is None:
         return {}
-    if type(storage_options) is not dict and not isinstance(storage_options, Mapping):
+    if not isinstance(storage_options, dict | Mapping):  # a dict is told at once, an abstract class is asked
         raise ArgumentTypeError(
             f"storage_options must be a mapping of option names to values, such as {{'anon': True}}; "
             f"got {type(storage_options).__name__}."
@@ -103,9 +103,6 @@ class _SetInOrder:
 def key_of(value: Any) -> Hashable:
     """What is equal for options that say the same, by value and type: 1 is not True."""
     kind = type(value)
-    if kind is str:
-        text: str = value
-        return text
     if kind is dict:
         return kind, frozenset([(key_of(name), key_of(each)) for name, each in value.items()])
     if kind in (list, tuple):

@@ -184,8 +184,7 @@ class SessionOwner:
         return self.sessions()
 
     def _closing(self, drain: Drain) -> Closing:
-        recipe = self.recipe
-        return Closing(self.end(), drain, timeout=self.close_timeout, what=lambda: repr(recipe.redacted_url))
+        return Closing(self.end(), drain, timeout=self.close_timeout, what=lambda: repr(self.recipe.redacted_url))
 
     def forget_sessions(self) -> list[Session]:
         """Give up every session without touching it: in a child process, where they are the parent's."""

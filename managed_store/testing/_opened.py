@@ -124,8 +124,8 @@ class Opened:
 
     def stack_of(self, thing: Any) -> RawStack | None:
         """Who has opened `thing`, if that is known."""
-        record = self._records.get(id(thing))
-        return record.stack if record is not None and record() is thing else None
+        record = self.get(thing)
+        return None if record is None else record.stack
 
     def lose(self, thing: Any) -> None:
         """Remember that `thing` is being collected, unclosed."""
@@ -142,8 +142,8 @@ class Opened:
                 if record.number > mark:
                     yield record, thing
             # Of what came before the last look, nothing that is gone is gone through again.
-            elif self._on_death is None and self._records.get(record.key) is record:
-                self._records.pop(record.key, None)
+            elif self._on_death is None:
+                self._forget(record)
 
     def lost_since(self, mark: int) -> Iterator[Record]:
         """What has been opened after `mark` and collected unclosed; what its finalizer has revived is still there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import time
@@ -9,7 +10,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["FULL", "QUICK", "TINY", "Effort", "Line", "Measure", "compare", "interval", "timed", "verdict"]
+__all__ = [
+    "FULL",
+    "QUICK",
+    "TINY",
+    "Effort",
+    "Line",
+    "Measure",
+    "compare",
+    "environment",
+    "interval",
+    "timed",
+    "verdict",
+]
 
 Measure = Callable[[], float]
 """Does its work once, and returns the seconds that it took."""
@@ -145,6 +158,15 @@ def timed(work: Callable[[], object]) -> Measure:
         return time.perf_counter() - start
 
     return measure
+
+
+def environment() -> dict[str, str]:
+    """Return that of a program to be measured: bytecode is kept, as that of every installed package is.
+
+    Some images forbid it. And pytest's own options are those of the run that measures.
+    """
+    left_out = ("PYTEST_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
 
 def compare(

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks._measuring import Effort, Line, compare
+from tests.benchmarks._measuring import Effort, Line, compare, environment
 
 __all__ = ["lines", "planned"]
 
@@ -66,16 +66,13 @@ def seconds(folder: Path, files: list[Path], *arguments: str) -> float:
     options = [f"-pno:{name}" for name in ("zarr", "hypothesispytest", "cacheprovider", "xdist", "randomly")]
     # Hypothesis reads the source of every module that is imported from a checkout: so that there are as many in both.
     options.append("-pmanaged_store.testing._guard")
-    # With bytecode that is kept, as that of every installed package is; some images forbid it.
-    left_out = ("PYTEST_", "PYTHONDONTWRITEBYTECODE")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, "-p", "_clock", *arguments, *map(str, files)],
         capture_output=True,
         text=True,
         check=False,
         cwd=files[0].parent,
-        env={**environment, "PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        env={**environment(), "PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
     )
     found = re.search(r"the tests took (\S+) s", result.stdout)
     assert found is not None, result.stdout

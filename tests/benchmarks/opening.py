@@ -114,5 +114,6 @@ def lines(effort: Effort) -> Iterator[Line]:
             },
             effort=effort,
         )
-        sync(close_plain(in_the_cache := FsspecStore.from_url(url, storage_options=cached)))
+        in_the_cache = FsspecStore.from_url(url, storage_options=cached)
+        sync(close_plain(in_the_cache))
         type(in_the_cache.fs).clear_instance_cache()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
-from tests.benchmarks._measuring import Effort, Line, Measure, compare, timed
+from tests.benchmarks._measuring import Effort, Line, Measure, compare, environment, timed
 from tests.hierarchy import write_hierarchy
 from tests.servers import http_server
 
@@ -57,11 +56,9 @@ def lines(effort: Effort) -> Iterator[Line]:
 
 
 def output(program: str, url: str) -> str:
-    # With bytecode that is kept, as that of every installed package is; some images forbid it.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.run(
         [sys.executable, "-c", program.format(url=url)],
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
