@@ -286,8 +286,9 @@ class Session:
         """Let the requests finish that may, and cut off the rest."""
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=max(0.0, deadline - self.loop.time()))
-        kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
-        await self.requests.drained(drain, until=deadline - kept, by_force_until=deadline - kept / 2)
+        if self.requests:
+            kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
+            await self.requests.drained(drain, until=deadline - kept, by_force_until=deadline - kept / 2)
 
     def _notice(self) -> None:
         if self._holding is not None:

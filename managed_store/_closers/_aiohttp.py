@@ -103,6 +103,9 @@ class _HeldSession:
         for transport in self._sockets:
             if transport.is_closing():  # of a request that was cut off: no farewell, which under TLS has an answer
                 transport.abort()
+            elif transport.get_extra_info("sslcontext") is None:  # aiohttp says how TLS ends
+                transport.close()
+        await asyncio.sleep(0)  # in this turn they are closed; what is not yet, aiohttp makes a task to wait for
         await self._session.close()
         # The sockets go in the turns of the loop that follow: aiohttp waits for most of them, not for all.
         pause = 0.0
