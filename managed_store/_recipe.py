@@ -10,7 +10,7 @@ import os
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from managed_store._chain import parts_of, protocols_of, wants_listings_cache
+from managed_store._chain import Link, links_of, parts_of, protocols_of, wants_listings_cache
 from managed_store._levels import check_levels, check_parts
 from managed_store._once import once
 from managed_store._options import checked_options, copied, in_order, key_of
@@ -104,6 +104,12 @@ class Recipe:
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return type(self), (self.url, in_order(self.options), self.twin_of, self.location)
+
+    def links(self) -> list[Link]:
+        """The filesystems of the chain, outermost first, each with its options. Imports the backends."""
+        if self.twin_of is None:
+            return links_of(self.url, self.options)
+        return [Link(self.protocols[0], self.twin_of, self.location, dict(self.options))]
 
     def closed_error(self, when: str = "") -> StoreClosedError:
         """The error for using a store that is closed: names it, and says what to do."""

@@ -11,7 +11,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.reference import ReferenceFileSystem
 from fsspec.registry import registry as imported_implementations
 
-from managed_store._chain import Link, links_of, parts_of
+from managed_store._chain import Link, parts_of
 from managed_store._levels import OPTIONS_OF_LAYERING
 from managed_store._recipe import Recipe
 
@@ -37,11 +37,7 @@ def shared_part(recipe: Recipe) -> tuple[Recipe, str | None]:
         The root of the store in that filesystem; None if the filesystem is there for this one place, as that of an
         archive or of a file of references is: stores share it if their recipes are equal.
     """
-    if recipe.twin_of is None:
-        links = links_of(recipe.url, recipe.options)
-    else:
-        links = [Link(recipe.protocols[0], recipe.twin_of, recipe.location, dict(recipe.options))]
-    *caches, last = links
+    *caches, last = recipe.links()
     if not _has_paths(last):
         return recipe, None
     if not caches:

@@ -47,11 +47,7 @@ class Builder:
 
     def of_recipe(self, recipe: Recipe, *, asynchronous: bool) -> tuple[Layer, str]:
         """Build the chain of a recipe; return its outermost layer, and the path in it."""
-        if recipe.twin_of is None:
-            links = links_of(recipe.url, recipe.options)
-        else:
-            links = [Link(recipe.protocols[0], recipe.twin_of, recipe.location, dict(recipe.options))]
-        return self.of_links(links, asynchronous=asynchronous)
+        return self.of_links(recipe.links(), asynchronous=asynchronous)
 
     def of_links(self, links: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
         """Build a chain.

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("name", nargs="*", help=f"{', '.join(BENCHMARKS)}; all without one")
     parser.add_argument("--quick", action="store_true", help="little of each, to see that it works")
     parser.add_argument("--seconds", type=float, help="for one line, once it has been measured a few times")
-    parser.add_argument("--cycles", type=int, help="of growth; 20,000 without it")
+    parser.add_argument("--cycles", type=int, help="of growth; 40,000 without it")
     parser.add_argument("--backend", action="append", choices=growth.BACKENDS, help="of growth; http without it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument(

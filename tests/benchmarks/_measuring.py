@@ -61,7 +61,7 @@ class Effort:
     at_most: int = 80
     seconds: float = 7.0
     at_once: float = 0.08
-    cycles: int = 20_000
+    cycles: int = 40_000
     cycles_of_plain: int = 400
     processes: int = 4
     tests: int = 1000
