@@ -150,6 +150,37 @@ async def test_a_factorys_session_is_closed_and_its_connector_is_not(
     assert await works(connector, place.url)
 
 
+class ClientAround:
+    """What is laid around a session and speaks as it does, as the client of aiohttp_retry."""
+
+    def __init__(self, **options: Any) -> None:
+        self.session = aiohttp.ClientSession(**options)
+        self.closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("connector"):  # theirs has none
+            raise AttributeError(name)
+        return getattr(self.session, name)
+
+    async def close(self) -> None:
+        await self.session.close()
+        self.closed = True
+
+
+async def test_a_factorys_client_around_a_session_is_closed(everything: Everything) -> None:
+    """It is closed itself, for it may complain otherwise, and so is the session in it."""
+    made: list[ClientAround] = []
+
+    async def get_client(**options: Any) -> ClientAround:
+        made.append(ClientAround(**options))
+        return made[-1]
+
+    place = everything.filled("http")
+    async with Place(place.url, {**place.options, "get_client": get_client}).store() as store:
+        assert await aread(store) == CONTENTS[KEY]
+    assert [(client.closed, client.session.closed) for client in made] == [(True, True)]
+
+
 @pytest.mark.parametrize("chained", [False, True])
 def test_a_factory_makes_a_session_for_each_loop(chained: bool, everything: Everything) -> None:
     """Each is closed, on the loop that it was made on."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import aiohttp
@@ -254,6 +257,32 @@ def test_forcing_closes_the_sockets_of_a_paused_loop(
             assert server.wait_for_connections(0) == 0
             runner.run(asyncio.sleep(0.01))
             assert closer.still_open() == []
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_forcing_what_the_other_side_has_reset(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The loop is paused and has not seen it: forcing must not raise, or what comes after it would stay open."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, asyncio.Runner(loop_factory=new_loop) as runner:
+
+        def serve() -> socket.socket:
+            connection, _ = listening.accept()
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+            return connection
+
+        filesystem = HTTPFileSystem(asynchronous=True, skip_instance_cache=True)
+        with ThreadPoolExecutor(1) as pool:
+            answered = pool.submit(serve)
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/{KEY}"
+            assert runner.run(filesystem._cat_file(url)) == b"abc"
+            connection = answered.result()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()  # and so resets it
+        closer = closer_for(filesystem)
+        closer.seal(refuse)
+        closer.force()
+        runner.run(asyncio.sleep(0.01))
+        assert closer.still_open() == []
 
 
 def test_forcing_closes_the_sockets_of_a_closed_loop(server: FolderServer) -> None:

@@ -7,6 +7,7 @@ transport, for a loop that is closed). ``tests/test_closers.py`` fails first whe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -232,5 +233,6 @@ def _shut_down(transport: Any) -> None:
     """End the connection of a uvloop transport. Its descriptor is libuv's, closed when the loop runs or ends."""
     pseudo = transport.get_extra_info("socket")
     if pseudo is not None and not transport.is_closing():
-        with socket.socket(fileno=os.dup(pseudo.fileno())) as duplicate:
+        duplicate = socket.socket(fileno=os.dup(pseudo.fileno()))
+        with duplicate, contextlib.suppress(OSError):  # of the other side's having ended it already
             duplicate.shutdown(socket.SHUT_RDWR)
