@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 from fsspec.registry import known_implementations
 from fsspec.registry import registry as registered_implementations
@@ -56,8 +57,10 @@ def check_protocol(protocol: str, url: str) -> None:
     if protocol in registered_implementations:
         return
     if protocol not in known_implementations:
+        # What is none at all may hold a secret, and is not shown.
+        named = f" {protocol!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", protocol) else ""
         raise UnknownProtocolError(
-            f"url has the unknown protocol {protocol!r} in {redacted(url)!r}. fsspec knows, among others, file, gs, "
+            f"url has the unknown protocol{named} in {redacted(url)!r}. fsspec knows, among others, file, gs, "
             f"http, https, memory and s3; fsspec.register_implementation adds your own."
         )
     package = _package_of(known_implementations[protocol]["class"])

@@ -57,6 +57,16 @@ def test_protocol_must_be_known(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "url", ["https//user:SECRET@host/a?next=http://x", "user:SECRET@host://a", "s3:b?sig=SECRET://x"]
+)
+def test_what_is_no_protocol_is_not_shown(url: str) -> None:
+    """A URL that is written wrongly may hold a secret where the protocol is looked for."""
+    with pytest.raises(ArgumentError) as caught:
+        ManagedStore(url)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("package", "remedy"),
     [("s3fs", r"pip install 'managed-store\[s3\]'"), ("adlfs", r"pip install 'managed-store\[azure\]'")],
 )

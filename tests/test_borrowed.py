@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import ChainMap
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiobotocore.session
@@ -50,7 +51,7 @@ async def works(connector: aiohttp.BaseConnector, url: str) -> bool:
             return response.status < 500
 
 
-def with_sessions(place: Place, backend: str, options: dict[str, Any]) -> Place:
+def with_sessions(place: Place, backend: str, options: Mapping[str, Any]) -> Place:
     """The place with options for its sessions, by the backend's name for them."""
     return Place(place.url, {**place.options, {"http": "client_kwargs", "gs": "session_kwargs"}[backend]: options})
 
@@ -129,6 +130,14 @@ async def test_a_connector_in_a_chain_on_fsspecs_loop(everything: Everything, co
     async with ManagedStore(place.url, storage_options=options) as store:
         with pytest.raises(StoreOpenError, match=r"\['http'\].*TCPConnector that belongs to the event loop"):
             await aread(store)
+    assert not connector.closed
+
+
+async def test_a_connector_in_any_mapping_is_borrowed(everything: Everything, connector: aiohttp.TCPConnector) -> None:
+    """The options of a session need not be a dict."""
+    place = everything.filled("http")
+    async with with_sessions(place, "http", ChainMap({"connector": connector})).store() as store:
+        assert await aread(store) == CONTENTS[KEY]
     assert not connector.closed
 
 

@@ -12,7 +12,7 @@ import functools
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fsspec.asyn import get_loop
@@ -197,7 +197,7 @@ class Builder:
             # A write to a zarr store makes the folders it needs; fsspec's local filesystem does not by default.
             options.setdefault("auto_mkdir", True)
         for sessions in ("client_kwargs", "session_kwargs"):  # fsspec's name and gcsfs's for the options of a session
-            if isinstance(level := options.get(sessions), dict) and "connector" in level:
+            if isinstance(level := options.get(sessions), Mapping) and "connector" in level:
                 # The user's own connector is borrowed; aiohttp would close it with the session.
                 options[sessions] = {"connector_owner": False, **level}
         if link.cls.async_impl:

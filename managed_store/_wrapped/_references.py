@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fsspec.core import split_protocol
-from fsspec.implementations.reference import LazyReferenceMapper
+from fsspec.implementations.reference import LazyReferenceMapper, ReferenceNotReachable
 from zarr.abc.store import ByteRequest
 
+from managed_store._redaction import redacted
 from managed_store._threads import in_helper_thread
 from managed_store._wrapped._ranges import BYTE_REQUESTS, asks_for_nothing
 from managed_store._wrapped._store import WrappedFsspecStore
@@ -59,8 +60,13 @@ class ReferencesStore(WrappedFsspecStore):
         path = self._path(key)
         part = await self._look_up(key)
         if isinstance(part, list | tuple) and len(part) == 1:  # a whole file: its own filesystem knows the size
-            protocol, _ = split_protocol(part[0])
-            return {"name": path, "type": "file", "size": await self.fs.fss[protocol]._size(part[0])}
+            url = self.fs.target if part[0] is None else part[0]
+            protocol, _ = split_protocol(url)
+            try:
+                size = await self.fs.fss[protocol]._size(url)
+            except self.allowed_exceptions as error:  # the key is there, and fsspec says so of any failure over HTTP
+                raise ReferenceNotReachable(key, redacted(url)) from error
+            return {"name": path, "type": "file", "size": size}
         return await super()._info(key)
 
     async def _ls(self, folder: str) -> list[str]:
