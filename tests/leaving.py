@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import gcsfs.core  # type: ignore[import-untyped]
 import psutil
+import uvloop
 from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -51,7 +52,7 @@ _FURTHER = 0.05
 # What zarr, xarray or a careful caller would take for "no such key".
 LIKE_A_MISSING_KEY = (LookupError, ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
-How = Literal["sync", "async"]
+How = Literal["sync", "async", "uvloop"]
 Use = Callable[[ManagedStore], Coroutine[Any, Any, Any]]
 
 
@@ -199,8 +200,9 @@ def leave(
     """
     store = behind.store(close_timeout=close_timeout)
     before: list[Use] = [read] if opened_before else []
-    if how == "async":
-        left = asyncio.run(_leave_asynchronously(store, behind.proxy, fault, before, uses, error, further))
+    if how != "sync":
+        run = uvloop.run if how == "uvloop" else asyncio.run
+        left = run(_leave_asynchronously(store, behind.proxy, fault, before, uses, error, further))
     else:
         left = _leave_synchronously(store, behind.proxy, fault, before, uses, error, further)
     if fault != "vanish":  # with its buffers full, it does not even hear that a client has closed

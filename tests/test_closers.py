@@ -7,7 +7,7 @@ import logging
 import socket
 import struct
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ from s3fs import S3FileSystem
 from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
-from managed_store import ManagedStore, StoreClosedError
+from managed_store import ManagedStore
 from managed_store._closers import closer_for, retire_finalizers
 from tests.conftest import Place
 from tests.servers import FolderServer, GCSServer, S3Server, http_server
@@ -156,56 +156,6 @@ async def test_the_names_that_force_uses_are_there(https: FolderServer) -> None:
     closer.seal(refuse)
     await closer.close()
     assert closer.still_open() == []
-
-
-def test_every_opener_is_sealed_for_the_user_too(s3: S3Server) -> None:
-    """s3fs opens under a second name; neither opens anything after the store is closed."""
-    with ManagedStore("s3://bucket/data.zarr", storage_options=s3.storage_options) as store:
-        sync(store.exists("zarr.json"))
-        filesystem: Any = store.fs
-    opened = s3.opened()
-
-    async def connect(name: str) -> None:
-        with pytest.raises(StoreClosedError):
-            await getattr(filesystem, name)()
-
-    for name in ("set_session", "_connect"):
-        sync(connect(name))
-    assert s3.opened() == opened
-
-
-@pytest.mark.parametrize("backend", ["http", "gs", "s3"])
-@pytest.mark.parametrize("how", ["close", "aclose", "with on the own loop"])
-async def test_a_filesystem_that_the_user_kept_opens_nothing(
-    backend: str, how: str, place: Place, request: pytest.FixtureRequest
-) -> None:
-    """After closing, requests through `store.fs` raise StoreClosedError, and the server sees no connection."""
-    server = request.getfixturevalue({"gs": "gcs"}.get(backend, backend))
-    store = ManagedStore(place.url, storage_options=place.options)
-    await store.get("zarr.json", PROTOTYPE)
-    filesystem: Any = store.fs
-    root = store.path
-    match how:
-        case "close":
-            await asyncio.to_thread(store.close)
-        case "aclose":
-            await store.aclose()
-        case _:
-            store.close()
-            await asyncio.sleep(0.05)
-    opened = server.opened()
-    calls: list[Callable[[], Awaitable[Any]]] = [
-        lambda: filesystem._cat_file(f"{root}/zarr.json"),
-        lambda: filesystem._info(f"{root}/zarr.json"),
-        lambda: filesystem._exists(f"{root}/zarr.json"),
-        lambda: filesystem._ls(root),
-        lambda: filesystem._find(root),
-    ]
-    for call in calls:
-        with pytest.raises(StoreClosedError):
-            await call()
-    assert server.opened() == opened
-    assert finalizers(filesystem) == []
 
 
 @pytest.mark.parametrize("backend", ["http", "gs", "s3"])

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -35,6 +36,7 @@ class AiohttpCloser(Closer):
     def __init__(self, filesystem: AbstractFileSystem) -> None:
         super().__init__(filesystem)
         self._held: dict[int, _HeldSession] = {}
+        self._notice_from_birth()
 
     def sessions(self) -> Iterable[aiohttp.ClientSession]:
         """The sessions that the filesystem has opened, which may be none."""
@@ -43,6 +45,29 @@ class AiohttpCloser(Closer):
 
     async def open(self) -> None:
         await getattr(self.filesystem, self.openers[0])()
+
+    def _notice_from_birth(self) -> None:
+        """Have every session noticed as soon as it is opened, so that all of its connections are known."""
+        self._notice_what_is_opened_by(self.filesystem, self.openers[0])
+
+    def _notice_what_is_opened_by(self, holder: Any, name: str, *, once: bool = True) -> None:
+        """Notice a session as soon as the method `name` of `holder` has opened it.
+
+        The method itself takes its place again then, unless it may open others: it is asked with each request.
+        """
+        opener = getattr(holder, name, None)  # missing while the constructor fails
+        if opener is None:
+            return
+
+        async def open_and_notice(*args: Any, **kwargs: Any) -> Any:
+            opened = await opener(*args, **kwargs)
+            if id(opened) not in self._held:
+                self.notice()
+            if once and getattr(holder, name) is open_and_notice:  # it may have been sealed meanwhile
+                setattr(holder, name, opener)
+            return opened
+
+        setattr(holder, name, open_and_notice)
 
     def notice(self) -> None:
         for session in self.sessions():
@@ -54,7 +79,7 @@ class AiohttpCloser(Closer):
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         self.notice()
         for session in self._held.values():
-            session.close_responses()
+            session.seal(refuse)
         for name in self.openers:
             setattr(self.filesystem, name, refuse)
 
@@ -77,10 +102,10 @@ class AiohttpCloser(Closer):
 
 
 class _HeldSession:
-    """One aiohttp session, and the connections that it has had while it was being closed.
+    """One aiohttp session, and every connection that it has had since this was made.
 
-    They are remembered, because a connector forgets a connection the moment it begins to close it, and then nobody
-    could cut off one that does not end, or see whether it has.
+    They are remembered, because a connector forgets a connection the moment it begins to close it, as it does when the
+    caller of a request gives up. Then nobody could cut off one that does not end, or see whether it has.
 
     Parameters
     ----------
@@ -93,11 +118,25 @@ class _HeldSession:
         # A connector that the user handed in is borrowed: it stays open, and so do its connections.
         self._connector = session.connector if session.connector_owner else None
         self._sockets: dict[Any, Any] = {}  # transport → its socket, which it forgets when it is closed
+        self._made: dict[int, Callable[[], Any]] = {}  # the number of a socket → a reference to its last transport
+        if self._connector is not None:
+            connect = _remembering(self._connector._create_connection, self._made)
+            self._connector._create_connection = connect  # type: ignore[method-assign]
 
     def notice(self) -> None:
         """Remember the connections that there are now."""
-        for transport in _transports_of(self._connector):
+        made = [transport for reference in self._made.values() if (transport := reference()) is not None]
+        for transport in (*made, *_transports_of(self._connector)):
             self._sockets.setdefault(transport, transport.get_extra_info("socket"))
+
+    def seal(self, refuse: Callable[..., NoReturn]) -> None:
+        """Keep the session from connecting again, and close what nobody reads any more.
+
+        aiohttp makes a request once more, on another connection, where one that was open has broken.
+        """
+        if self._connector is not None:
+            self._connector._create_connection = refuse  # type: ignore[method-assign]
+        self._close_responses()
 
     async def close(self) -> None:
         """Close the session and wait until its sockets are closed."""
@@ -139,7 +178,7 @@ class _HeldSession:
             self._connector._close()
         self._session.detach()
 
-    def close_responses(self) -> None:
+    def _close_responses(self) -> None:
         """Close the responses that are still there, although no request is: their readers were cancelled.
 
         azure-core lets go of such a response without closing it, and aiohttp warns of its connection later on.
@@ -159,6 +198,27 @@ class _HeldSession:
 
     def _any_socket_open(self) -> bool:
         return any(_is_open(transport, held) for transport, held in self._sockets.items())
+
+
+def _remembering(connect: Callable[..., Any], made: dict[int, Callable[[], Any]]) -> Callable[..., Any]:
+    """Connect as `connect` does, and remember the transport in `made`, in place of one whose socket is closed."""
+
+    async def connect_and_remember(*args: Any, **kwargs: Any) -> Any:
+        protocol = await connect(*args, **kwargs)
+        transport = protocol.transport  # None where the connection is lost already
+        if transport is not None and (held := transport.get_extra_info("socket")) is not None:
+            made[held.fileno()] = _reference_to(transport)
+        return protocol
+
+    return connect_and_remember
+
+
+def _reference_to(transport: Any) -> Callable[[], Any]:
+    """A weak reference: its loop keeps an open transport alive. That of uvloop under TLS knows none."""
+    try:
+        return weakref.ref(transport)
+    except TypeError:
+        return lambda: transport
 
 
 def _transports_of(connector: aiohttp.BaseConnector | None) -> list[Any]:

@@ -24,14 +24,16 @@ class AzureCloser(AiohttpCloser):
     async def open(self) -> None:
         """Open nothing: each of Azure's transports opens its session with its first request, and never two."""
 
+    def _notice_from_birth(self) -> None:
+        for transport in self._transports():
+            self._notice_what_is_opened_by(transport, "open")
+
     def sessions(self) -> Iterator[aiohttp.ClientSession]:
         return self._within(lambda value: isinstance(value, aiohttp.ClientSession))
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
-        from azure.core.pipeline.transport import AsyncHttpTransport
-
         super().seal(refuse)
-        for transport in self._within(lambda value: isinstance(value, AsyncHttpTransport)):
+        for transport in self._transports():
             transport.open = refuse
 
     async def close(self) -> None:
@@ -43,6 +45,11 @@ class AzureCloser(AiohttpCloser):
             if closing is not None:  # the synchronous one's is done
                 await closing
         await super().close()
+
+    def _transports(self) -> Iterator[Any]:
+        from azure.core.pipeline.transport import AsyncHttpTransport
+
+        return self._within(lambda value: isinstance(value, AsyncHttpTransport))
 
     def _own_credentials(self) -> list[Any]:
         named = (getattr(self.filesystem, name, None) for name in ("credential", "sync_credential"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from managed_store._closers._aiohttp import AiohttpCloser
@@ -33,10 +32,8 @@ class ExtendedGcsCloser(GcsCloser):
     def __init__(self, filesystem: AbstractFileSystem) -> None:
         super().__init__(filesystem)
         self._channels: dict[str, HeldChannel] = {}
-        for name in self.openers[1:]:
-            opener = getattr(filesystem, name, None)  # missing while the constructor fails
-            if opener is not None:
-                setattr(filesystem, name, self._noticing(opener))
+        for name in self.openers[1:]:  # so that all calls of a channel are known
+            self._notice_what_is_opened_by(filesystem, name, once=False)
 
     async def open(self) -> None:
         if was_lost_in_a_fork():
@@ -47,16 +44,6 @@ class ExtendedGcsCloser(GcsCloser):
                 "hierarchical."
             )
         await super().open()
-
-    def _noticing(self, opener: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        """Notice a channel as soon as it is made, so that all of its calls are known."""
-
-        async def open_and_notice(*args: Any, **kwargs: Any) -> Any:
-            client = await opener(*args, **kwargs)
-            self.notice()
-            return client
-
-        return open_and_notice
 
     def notice(self) -> None:
         super().notice()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from managed_store._closers._aiohttp import AiohttpCloser
 
 if TYPE_CHECKING:
+    import aiohttp
     from fsspec.spec import AbstractFileSystem
 
 __all__ = ["S3Closer"]
@@ -23,8 +24,10 @@ class S3Closer(AiohttpCloser):
     openers: ClassVar[tuple[str, ...]] = ("set_session", "_connect")
 
     def __init__(self, filesystem: AbstractFileSystem) -> None:
-        super().__init__(filesystem)
         self._creators: dict[int, Any] = {}
+        super().__init__(filesystem)
+
+    def _notice_from_birth(self) -> None:
         connect = self.filesystem.set_session
 
         async def connect_and_remember(*args: Any, **kwargs: Any) -> Any:
@@ -37,14 +40,14 @@ class S3Closer(AiohttpCloser):
         for name in self.openers:
             setattr(self.filesystem, name, connect_and_remember)
 
-    def sessions(self) -> Iterable[Any]:
-        self._remember()
-        clients: list[Any] = [getattr(self.filesystem, "_s3", None)]
-        for creator in self._creators.values():
-            clients += [getattr(creator, "_client", None), *getattr(creator, "_buckets", {}).values()]
-        each_once = {id(client): client for client in clients if client is not None}
-        for client in each_once.values():
-            yield from (client._endpoint.http_session._sessions or {}).values()
+    def sessions(self) -> Iterator[aiohttp.ClientSession]:
+        for http_session in self._http_sessions():
+            yield from (http_session._sessions or {}).values()
+
+    def seal(self, refuse: Callable[..., NoReturn]) -> None:
+        super().seal(refuse)
+        for http_session in self._http_sessions():
+            http_session._get_session = refuse
 
     async def close(self) -> None:
         self._remember()
@@ -52,7 +55,39 @@ class S3Closer(AiohttpCloser):
             await creator.__aexit__(None, None, None)
         await super().close()
 
+    def _http_sessions(self) -> Iterator[Any]:
+        """Those of aiobotocore, one for each client; each holds an aiohttp session for each proxy."""
+        self._remember()
+        clients: list[Any] = [getattr(self.filesystem, "_s3", None)]
+        for creator in self._creators.values():
+            clients += [getattr(creator, "_client", None), *getattr(creator, "_buckets", {}).values()]
+        each_once = {id(client): client for client in clients if client is not None}
+        for client in each_once.values():
+            yield client._endpoint.http_session
+
     def _remember(self) -> None:
         creator = getattr(self.filesystem, "_s3creator", None)  # missing until the first request
-        if creator is not None:
-            self._creators.setdefault(id(creator), creator)
+        if creator is not None and id(creator) not in self._creators:
+            self._creators[id(creator)] = creator
+            if hasattr(creator, "get_bucket_client"):
+                self._follow_regions(creator)
+        client = getattr(self.filesystem, "_s3", None)
+        if client is not None:
+            self._follow(client)
+
+    def _follow_regions(self, creator: Any) -> None:
+        """Follow also the clients that a creator makes for the regions of buckets."""
+        get = creator.get_bucket_client
+
+        async def get_and_follow(*args: Any, **kwargs: Any) -> Any:
+            client = await get(*args, **kwargs)
+            self._follow(client)
+            return client
+
+        creator.get_bucket_client = get_and_follow
+
+    def _follow(self, client: Any) -> None:
+        """Have the sessions of a client noticed: each is opened with the first request that needs it."""
+        http_session = client._endpoint.http_session
+        if "_get_session" not in vars(http_session):
+            self._notice_what_is_opened_by(http_session, "_get_session", once=False)
