@@ -43,18 +43,18 @@ class Handle(ClosableStore):
 
     @property
     def path(self) -> str:
-        """The root of the store as its filesystem spells it. Builds the filesystem if there is none yet."""
-        built = self._open_built_at_once()
+        """The root of the store as its filesystem spells it. Builds the filesystem if need be, as `fs` does."""
+        built = self._built_at_once()
         return built.path if self._sessions.path is None else self._sessions.path
 
     @property
     def fs(self) -> AsyncFileSystem:
-        """The filesystem of the running loop, or of zarr's loop where none runs; opened if need be.
+        """The filesystem of the running loop, or of zarr's loop where none runs; built if need be.
 
-        It belongs to the store, and to that loop alone: its coroutines must be awaited there. Opening it from within a
-        coroutine blocks that loop while it is built; awaiting any read of the store first avoids that.
+        It belongs to the store, and to that loop alone: its coroutines must be awaited there. Asking for it from within
+        a coroutine blocks that loop while it is built; awaiting any read of the store first avoids that.
         """
-        return self._open_built_at_once().filesystem
+        return self._built_at_once().filesystem
 
     @property
     def allowed_exceptions(self) -> tuple[type[Exception], ...]:
@@ -116,8 +116,6 @@ class Handle(ClosableStore):
         )
         return handle
 
-    def _open_built_at_once(self) -> Built:
+    def _built_at_once(self) -> Built:
         self._refuse_if_closed()
-        built = self._sessions.open_session_at_once().built
-        assert built is not None  # the session is open
-        return built
+        return self._sessions.built_at_once()

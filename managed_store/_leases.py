@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from managed_store._awaiting import running_loop
+from managed_store._building import Built
 from managed_store._closing import Closing
 from managed_store._lifecycle import Drain, State
 from managed_store._pooling import Pool, PoolLimits, SharedOwner
@@ -16,7 +16,6 @@ from managed_store._sessions import Session
 from managed_store._sharing import is_quickly_shared, shared_part
 from managed_store._statistics import Statistics
 from managed_store._threads import in_helper_thread
-from managed_store._zarr_loop import run_on_zarr_loop
 from managed_store.errors import StoreClosedError, StoreOpenError
 
 __all__ = ["PROCESS_POOL", "Lease"]
@@ -81,12 +80,10 @@ class Lease:
         except (StoreClosedError, StoreOpenError) as error:
             self._raise_of_this_store(error)
 
-    def open_session_at_once(self) -> Session:
-        """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
-        if running_loop() is None:
-            return run_on_zarr_loop(self.open_session())
+    def built_at_once(self) -> Built:
+        """What the session of the running loop has built, or of zarr's loop where none runs; from synchronous code."""
         try:
-            return self._found_owner().open_session_at_once()
+            return self._found_owner().built_at_once()
         except (StoreClosedError, StoreOpenError) as error:
             self._raise_of_this_store(error)
 

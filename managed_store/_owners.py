@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from managed_store._awaiting import finished, running_loop
+from managed_store._building import Built
 from managed_store._closing import Closing, close_in_background
 from managed_store._lifecycle import Drain, State
 from managed_store._never_closed import NeverClosed
@@ -102,16 +103,18 @@ class SessionOwner:
             if session.state is not State.CLOSED:
                 await finished(session.close_soon(Drain.ALL, self.close_timeout))  # it was idle; the next one is not
 
-    def open_session_at_once(self) -> Session:
-        """The open session of the running loop, or of zarr's loop where none runs; from synchronous code."""
+    def built_at_once(self) -> Built:
+        """What the session of the running loop has built, or of zarr's loop where none runs; from synchronous code."""
         loop = running_loop()
         if loop is None:
-            return run_on_zarr_loop(self.open_session())
+            built = run_on_zarr_loop(self.open_session()).built
+            assert built is not None  # the session was open
+            return built
         session = self.session(loop)
         if session.state is State.CLOSING and not self.ended:  # it was idle; its end cannot be awaited here
             session.cut_off()
             session = self.session(loop)
-        return session.open_at_once()
+        return session.built_at_once()
 
     def sessions(self) -> list[Session]:
         """The sessions of all loops."""

@@ -99,7 +99,7 @@ class Session:
         StoreOpenError
             The filesystem could not be built.
         """
-        if self.state is State.NEW:
+        while self.state < State.OPEN:
             if self._opening is None:
                 self._opening = self.loop.create_task(self._open(), name="managed_store open")
                 self._opening.add_done_callback(self._opening_ended)
@@ -116,47 +116,51 @@ class Session:
             self._refuse()
         return self
 
-    def open_at_once(self) -> Session:
-        """Open from synchronous code on the loop's own thread. Blocks the loop for as long as building takes."""
+    def built_at_once(self) -> Built:
+        """Build from synchronous code on the loop's own thread, and block the loop for as long as that takes.
+
+        What the first request needs is opened when it comes.
+        """
         if self.state is State.NEW:
-            if self.built is None:
-                if self._opening is not None:
-                    self._opening.cancel()  # those who wait for it find the session open
-                try:
-                    built = build(self._recipe, self.loop)
-                except Exception as error:
-                    self._end()
-                    raise self._recipe.open_error(error) from error
-                self._take(built)
-            self._set_open()
-        if self.state is not State.OPEN:
+            if self._opening is not None:
+                self._opening.cancel()  # those who wait for it open what is built now
+            try:
+                built = build(self._recipe, self.loop)
+            except Exception as error:
+                self._end()
+                raise self._recipe.open_error(error) from error
+            self._take(built)
+        if self.built is None or self.state > State.OPEN:
             self._refuse()
-        return self
+        return self.built
 
     async def _open(self) -> None:
+        holding = self._holding
         try:
-            built = await in_helper_thread(
-                lambda: build(self._recipe, self.loop), discard=lambda built: closer_of(built.layer).force()
-            )
-            await self._take(built).open()
+            if holding is None:
+                built = await in_helper_thread(
+                    lambda: build(self._recipe, self.loop), discard=lambda built: closer_of(built.layer).force()
+                )
+                holding = self._take(built)
+            await holding.open()
         except BaseException:
-            if self.state is State.NEW:  # nobody is closing it, and the next use tries again, with another session
+            # Unless it is being closed, or has been built at once meanwhile. The next use tries with another session.
+            if self.state < State.OPEN and self._holding is holding:
                 self._force()
                 self._end()
             raise
-        if self.state is State.NEW:
-            self._set_open()
+        if self.state < State.OPEN:
+            self.state = State.OPEN
+            self.requests.idle_since = time.monotonic()
 
     def _opening_ended(self, opening: asyncio.Task[None]) -> None:
         retrieve(opening)  # those who wait may all have been cancelled
         self._opening = None  # the task keeps the context variables of whoever came first
 
-    def _set_open(self) -> None:
-        self.state = State.OPEN
-        self.requests.idle_since = time.monotonic()
-
     def _take(self, built: Built) -> Holding:
         self.built = built
+        self.state = max(self.state, State.BUILT)
+        self.requests.idle_since = time.monotonic()
         self._holding = Holding(built, self._refuse)
         self._end_of_loop.watch()
         return self._holding
@@ -242,7 +246,7 @@ class Session:
     def close_if_idle(self, idle_for: float = 0.0) -> bool:
         """Begin to close, on the loop's own thread, if no request has been in flight for `idle_for` seconds."""
         self.asked_to_close = False
-        idle = self.state is State.OPEN and self.idle_for >= idle_for
+        idle = self.state < State.CLOSING and self.idle_for >= idle_for
         if idle:
             self.state = State.CLOSING  # now: a request that came before the closing begins would have to end in time
             self.close_soon(Drain.ALL, self._close_timeout)

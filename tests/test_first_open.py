@@ -124,7 +124,8 @@ async def test_fifty_first_reads_open_one_filesystem_and_one_session(
     assert sessions[0].closed
 
 
-async def test_a_session_factory_that_waits_is_called_once(url: str) -> None:
+@pytest.mark.parametrize("asked_for_before", [None, "fs", "path"])
+async def test_a_session_factory_that_waits_is_called_once(url: str, asked_for_before: str | None) -> None:
     """A user's `get_client` that awaits something makes one session for fifty first reads, and it is closed."""
     sessions = []
 
@@ -135,6 +136,8 @@ async def test_a_session_factory_that_waits_is_called_once(url: str) -> None:
 
     try:
         async with ManagedStore(url, storage_options={"get_client": get_client}) as store:
+            if asked_for_before is not None:  # from synchronous code, which cannot wait
+                getattr(store, asked_for_before)
             assert await asyncio.gather(*(get(store) for _ in range(50))) == [CONTENT] * 50
         assert [session.closed for session in sessions] == [True]
     finally:
