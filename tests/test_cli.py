@@ -14,6 +14,7 @@ import zarr
 from managed_store import __version__
 from managed_store.cli import main
 from tests.servers import FolderServer
+from tests.tiny_server import Answer, tiny_server
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -105,8 +106,29 @@ def test_info_tells_what_went_wrong_without_secrets() -> None:
     result = run("info", "http://user:s3cr3t@127.0.0.1:1/a.zarr?token=s3cr3t", "--option", "size_policy=s3cr3t")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert "http://***@127.0.0.1:1/a.zarr?***: ClientConnectorError" in result.stderr
+    assert "http://***@127.0.0.1:1/a.zarr?***: ClientConnectorError, Connection refused. " in result.stderr
     assert "s3cr3t" not in result.stderr
+
+
+@pytest.mark.parametrize("secret", ["SEC%2FRET", "SEC/RET", "SEC RET", "SEC+RET", "SEC'RET", "SEC%27RET"])
+def test_info_is_refused_by_a_server(secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """aiohttp tells the URL, with its query spelled in another way."""
+    with tiny_server(lambda method, path, headers: Answer(403)) as url:
+        assert main(["info", f"{url}/a.zarr?sig={secret}"]) == 1
+    told = capsys.readouterr().err
+    assert "?***: ClientResponseError, HTTP status 403. " in told
+    assert "SEC" not in told
+    assert "RET" not in told
+
+
+def test_info_does_not_tell_values_deep_in_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """botocore tells the region that it refuses."""
+    options = ["--option", 'client_kwargs={"region_name": "my secret region"}', "--option", "anon=true"]
+    assert main(["info", "s3://bucket/a.zarr", *options]) == 1
+    told = capsys.readouterr().err
+    assert "s3://bucket/a.zarr: " in told
+    assert "InvalidRegionError" in told
+    assert "secret" not in told.replace("may hold secrets", "")
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

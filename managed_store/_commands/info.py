@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def run(parsed: argparse.Namespace) -> int:
     except Exception as error:  # whatever a backend raises: a person reads this, not a program
         from managed_store._redaction import redacted
 
-        print(f"managed-store: {redacted(parsed.url)}: {_told(error, parsed)}", file=sys.stderr)
+        print(f"managed-store: {redacted(parsed.url)}: {_told(error)}", file=sys.stderr)
         return 1
 
 
@@ -55,15 +56,25 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _told(error: Exception, parsed: argparse.Namespace) -> str:
-    """What went wrong, in one line, without the values of the options and the URL's secrets."""
-    from managed_store._redaction import redacted
+def _told(error: Exception) -> str:
+    """What went wrong, in one line.
+
+    What others say of their errors may hold secrets in any spelling; of those the kind is told, and no more.
+    """
     from managed_store.errors import ManagedStoreError
 
-    cause = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
-    kind = "" if isinstance(error, ManagedStoreError) else f"{type(error).__name__}: "
-    text = f"{kind}{error}{cause}".replace(parsed.url, redacted(parsed.url))
-    for _, value in parsed.option:
-        if isinstance(value, str) and value:
-            text = text.replace(value, "***")
-    return " ".join(text.split())
+    if not isinstance(error, ManagedStoreError):
+        return f"{_kind_of(error)}. Its text is left out, as it may hold secrets: open the store in Python to see it."
+    cause = "" if error.__cause__ is None else f" ({_kind_of(error.__cause__)})"
+    return " ".join(f"{error}{cause}".split())
+
+
+def _kind_of(error: BaseException) -> str:
+    from managed_store._wrapped._ranges import status_of
+
+    status, number = status_of(error), getattr(error, "errno", None)
+    if status is not None:
+        return f"{type(error).__name__}, HTTP status {status}"
+    if isinstance(number, int) and number > 0:  # those of name look-ups are below 0
+        return f"{type(error).__name__}, {os.strerror(number)}"
+    return type(error).__name__
