@@ -129,7 +129,8 @@ class Closing:
             if _call_soon(session.loop, self._begin, session):
                 return
         self._waiting.discard(session)
-        session.cut_off()
+        if (error := session.cut_off()) is not None:
+            self._failures.append(error)
 
     def _begin(self, session: Session) -> None:
         """Begin to close a session, on its loop's thread."""

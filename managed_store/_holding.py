@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -47,8 +48,10 @@ class Holding:
 
     def force(self) -> None:
         """Cut off what is open. From any thread, where the loop does not run."""
-        self._seal()
-        self._closer.force()
+        try:
+            self._seal()
+        finally:
+            self._closer.force()
 
     async def left_open(self) -> list[str]:
         """Name what is open, after the few turns of the loop that it has to close what was cut off."""
@@ -56,6 +59,14 @@ class Holding:
             if not self._closer.still_open():
                 return []
             await asyncio.sleep(pause)
+        return self._closer.still_open()
+
+    def left_open_at_once(self) -> list[str]:
+        """The same of a loop that does not run, after the moment that threads may take."""
+        for pause in _TURNS:
+            if not self._closer.still_open():
+                return []
+            time.sleep(pause)
         return self._closer.still_open()
 
     def close_copies(self) -> None:

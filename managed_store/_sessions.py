@@ -1,7 +1,7 @@
 """One filesystem on one event loop: opened there, drained there, closed there.
 
-Everything that changes a session happens on the thread of its loop, so a session needs no lock. Other threads submit
-`Session.close` to the loop and wait; only when the loop is closed or paused do they call `Session.cut_off` themselves.
+Everything that changes a session happens on the thread of its loop, so a session needs no lock. Other threads have the
+loop call `Session.close_soon`; only when it is closed or paused do they call `Session.cut_off` themselves.
 """
 
 from __future__ import annotations
@@ -237,11 +237,26 @@ class Session:
             self.requests.cut_off(Drain.NOTHING)
         self._force()
 
-    def cut_off(self) -> None:
-        """End the session without its loop, which is closed or paused. From any thread; never on a running loop."""
+    def cut_off(self) -> Exception | None:
+        """End the session without its loop, which is closed or paused. From any thread; never on a running loop.
+
+        Returns
+        -------
+        Exception or None
+            What went wrong, which the log knows of too.
+        """
+        error: Exception | None = None
         if self.state is not State.CLOSED:
-            self.cut_off_at_once()
-            self._end()
+            try:
+                self.cut_off_at_once()
+                error = self._error_of([] if self._holding is None else self._holding.left_open_at_once())
+            except Exception as failure:  # of a closer that breaks its contract
+                error = failure
+            finally:
+                self._end()
+            if error is not None:
+                _logger.warning("%s", error)
+        return error
 
     def close_if_idle(self, idle_for: float = 0.0) -> bool:
         """Begin to close, on the loop's own thread, if no request has been in flight for `idle_for` seconds."""
@@ -274,11 +289,16 @@ class Session:
             raise
         finally:
             self._end()
-        left_open = [] if self._holding is None else await self._holding.left_open()
-        if left_open:
-            raise StoreCloseError(
-                f"Closing {self._recipe.redacted_url!r} left open: {', '.join(left_open)}.", left_open=left_open
-            )
+        left_open = self._error_of([] if self._holding is None else await self._holding.left_open())
+        if left_open is not None:
+            raise left_open
+
+    def _error_of(self, left_open: list[str]) -> StoreCloseError | None:
+        if not left_open:
+            return None
+        return StoreCloseError(
+            f"Closing {self._recipe.redacted_url!r} left open: {', '.join(left_open)}.", left_open=left_open
+        )
 
     def _begin_closing(self) -> None:
         """Refuse new requests, and give up opening."""

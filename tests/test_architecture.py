@@ -34,7 +34,7 @@ FLOORS = [
     {"_sessions"},
     {"_holding", "_requests"},
     {"_building", "_wrapped", "_arguments", "_twins", "_sharing"},
-    {"_recipe", "_caches"},
+    {"_recipe", "_caches", "_abandoned"},
     {"_levels"},
     {"_chain", "_protocols", "_threaded", "_closers", "_borrowed", "_loop_end"},
     {

@@ -46,8 +46,8 @@ class RecordingCloser(HttpCloser):
         self.note("close")
 
     def force(self) -> None:
-        self.note("force")
         super().force()
+        self.note("force")
 
     def still_open(self) -> list[str]:
         return self.failing.get("names", super().still_open())  # type: ignore[return-value]
@@ -151,3 +151,25 @@ async def test_everything_is_attempted_in_a_chain(
     assert "close" in steps or step == "seal"
     assert await asyncio.to_thread(http.wait_for_connections, 0) == 0
     assert store.statistics().loops == 0
+
+
+@pytest.mark.parametrize("step", ["seal", "force", "names"])
+def test_a_paused_loop_whose_closer_fails(step: str, url: str, recording: Any, http: FolderServer) -> None:
+    """What is wrong is told here too, and the session of another loop is closed all the same."""
+    store = ManagedStore(url)
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    for loop in loops:
+        loop.run_until_complete(store.get("zarr.json", PROTOTYPE))
+    recording.failing[step] = ["telegraph line"] if step == "names" else OSError(f"their {step} failed")
+    with pytest.raises(StoreCloseError, match="telegraph line" if step == "names" else "their") as caught:
+        store.close()
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    assert len(caught.value.__cause__.exceptions) == 2
+    assert store.statistics().loops == 0
+    if step == "names":
+        assert caught.value.left_open == ("telegraph line",) * 2
+        assert http.wait_for_connections(0) == 0
+    recording.failing.clear()
+    for loop in loops:
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.storage import FsspecStore
 
+from managed_store._abandoned import leaving_no_calls
+from managed_store._awaiting import all_of
 from managed_store._wrapped._ranges import BYTE_REQUESTS, as_slice, asks_for_nothing, status_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class WrappedFsspecStore(FsspecStore):
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
         # One by one, because fsspec's `_cat_ranges` has every fault that `get` mends.
-        return list(await asyncio.gather(*(self.get(key, prototype, each) for key, each in key_ranges)))
+        return await all_of(self.get(key, prototype, each) for key, each in key_ranges)
 
     async def exists(self, key: str) -> bool:
         # Not `fs._exists`: older fsspec answers False there to every error.
@@ -73,16 +74,19 @@ class WrappedFsspecStore(FsspecStore):
         # The folders and objects below the root, not the root: that may be a bucket.
         children = [self._path(name) for name in await self.children("")]
         for child in children:
-            try:
-                await self.fs._rm(child, recursive=True)
-            except self.allowed_exceptions:
-                pass
+            await self._remove(child)
 
     async def delete_dir(self, prefix: str) -> None:
         if prefix.strip("/"):
-            await super().delete_dir(prefix.rstrip("/"))
+            await self._remove(self._path(prefix))
         else:
             await self.clear()
+
+    async def _remove(self, folder: str) -> None:
+        try:
+            await leaving_no_calls(self.fs, self.fs._rm(folder, recursive=True))
+        except self.allowed_exceptions:
+            pass
 
     async def keys(self, prefix: str) -> list[str]:
         """All keys below the folder `prefix`, relative to the root of the store."""
