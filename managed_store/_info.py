@@ -8,8 +8,8 @@ from typing import Any
 __all__ = ["info"]
 
 
-def info(url: str, storage_options: Mapping[str, Any]) -> int:
-    """Open `url` read-only and print the number of its members and their tree.
+def info(url: str, storage_options: Mapping[str, Any]) -> list[str]:
+    """Open `url` read-only and tell the number of its members and their tree.
 
     Parameters
     ----------
@@ -20,8 +20,8 @@ def info(url: str, storage_options: Mapping[str, Any]) -> int:
 
     Returns
     -------
-    int
-        The exit code, 0.
+    list of str
+        The lines to print.
 
     Raises
     ------
@@ -38,14 +38,10 @@ def info(url: str, storage_options: Mapping[str, Any]) -> int:
         except FileNotFoundError:
             raise ManagedStoreError("There is no zarr group or array here.") from None
         if isinstance(node, zarr.Array):
-            print(f"{store}  {_described(node)}")
-            return 0
+            return [f"{store}  {_described(node)}"]
         members = dict(node.members(max_depth=None))
         count = f"{len(members)} member{'' if len(members) == 1 else 's'}"
-        print(f"{store}  group, zarr format {node.metadata.zarr_format}, {count}")
-        for line in _tree(members):
-            print(line)
-    return 0
+        return [f"{store}  group, zarr format {node.metadata.zarr_format}, {count}", *_tree(members)]
 
 
 def _tree(members: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,9 @@ DECIDED_HERE = ("asynchronous", "skip_instance_cache", "loop")
 # What a filesystem of a managed store is always built with. A user may say the same, not the opposite.
 _ALWAYS = {"asynchronous": True, "skip_instance_cache": True}
 
+# The table of references: the protocol of the first one is that of `remote_options`.
+_IN_ITS_OWN_ORDER = "fo"
+
 # Types whose values say all.
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
@@ -65,17 +68,22 @@ def copied(value: Any) -> Any:
     return _copied(value, {})
 
 
-def _copied(value: Any, strings: dict[str, str]) -> Any:
+def _copied(value: Any, strings: dict[str, str], *, is_sorted: bool = True) -> Any:
     if type(value) is str:
         return strings.setdefault(value, value)
     if type(value) in _PLAIN:
         return value
     if type(value) in _DICTS:
         if {str}.issuperset(map(type, value)):
-            return {strings.setdefault(name, name): _copied(value[name], strings) for name in sorted(value)}
+            return {
+                strings.setdefault(name, name): _copied(
+                    value[name], strings, is_sorted=is_sorted and name != _IN_ITS_OWN_ORDER
+                )
+                for name in (sorted(value) if is_sorted else value)
+            }
         return {_copied(name, strings): _copied(each, strings) for name, each in value.items()}
     if type(value) in (list, tuple, set):
-        return type(value)([_copied(each, strings) for each in value])
+        return type(value)([_copied(each, strings, is_sorted=is_sorted) for each in value])
     if isinstance(value, MutableMapping | MutableSequence | MutableSet):
         return copy.copy(value)  # equal to itself alone: whether it says the same is not known here
     return value

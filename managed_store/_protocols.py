@@ -9,7 +9,7 @@ from fsspec.registry import known_implementations
 from fsspec.registry import registry as registered_implementations
 
 from managed_store._redaction import redacted
-from managed_store.errors import MissingPackageError, UnknownProtocolError
+from managed_store.errors import ArgumentError, MissingPackageError, UnknownProtocolError
 
 __all__ = ["check_protocol"]
 
@@ -37,13 +37,15 @@ _TO_INSTALL = {
 }
 
 
-def check_protocol(protocol: str, url: str) -> None:
+def check_protocol(protocol: str, part: str, url: str) -> None:
     """Check that there is a filesystem for a protocol.
 
     Parameters
     ----------
     protocol : str
         One of those in `url`.
+    part : str
+        The part of `url` that it is of.
     url : str
         What is to be opened, for messages.
 
@@ -53,7 +55,11 @@ def check_protocol(protocol: str, url: str) -> None:
         fsspec knows no filesystem for it.
     MissingPackageError
         The package behind it is not installed.
+    ArgumentError
+        It is a path that begins as a URL does, but for a slash.
     """
+    if protocol == "file":
+        _check_path(part)
     if protocol in registered_implementations:
         return
     if protocol not in known_implementations:
@@ -69,6 +75,16 @@ def check_protocol(protocol: str, url: str) -> None:
             f"url {redacted(url)!r} needs the package {package!r} for its protocol {protocol!r}: "
             f"pip install {_TO_INSTALL.get(package, package)}.",
             name=package,
+        )
+
+
+def _check_path(path: str) -> None:
+    """A folder "s3:" would be made for it, and nobody would find in the bucket what was written."""
+    found = re.match(r"([a-z][a-z0-9+.-]+):/(?!/)", path)
+    if found is not None and found[1] in known_implementations and found[1] not in ("file", "local"):
+        raise ArgumentError(
+            f"url must have two slashes after its protocol, as in '{found[1]}://…'; got {redacted(path)!r}. "
+            f"For a path, write './{found[1]}:/…'."
         )
 
 

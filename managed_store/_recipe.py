@@ -81,8 +81,8 @@ class Recipe:
             options = {**beneath, **options}
         parts = parts_of(text)
         check_parts(text, parts)
-        for protocol, _ in parts:
-            check_protocol(protocol, text)
+        for protocol, part in parts:
+            check_protocol(protocol, part, text)
         check_levels(text, parts, options)
         return cls.with_copies(text, options)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from managed_store import __version__
@@ -22,10 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 if all went well, 1 if it did not, 2 for a wrong call.
+        The exit code: 0 if all went well, 1 if it did not, 2 for a wrong call, 130 after Ctrl-C.
     """
     parsed = _parser().parse_args(arguments)
-    code: int = parsed.run(parsed)
+    try:
+        code: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output has seen enough: nothing more is written, at the exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        if parsed.command == "run":  # that is a matter of the program that is run
+            raise
+        return 130
     return code
 
 

@@ -56,6 +56,17 @@ def test_protocol_must_be_known(url: str) -> None:
         ManagedStore(url)
 
 
+@pytest.mark.parametrize("url", ["s3:/bucket/a.zarr", "http:/host/a.zarr", "simplecache::http:/host/a.zarr"])
+def test_one_slash_after_the_protocol(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be a path here, and a store in a new folder; who means that can say so."""
+    with pytest.raises(ArgumentError, match=r"two slashes after its protocol, as in '(s3|http)://…'"):
+        ManagedStore(url)
+    monkeypatch.chdir(tmp_path)
+    with ManagedStore("./s3:/bucket") as store:
+        zarr.create_group(store)
+    assert (tmp_path / "s3:" / "bucket").is_dir()
+
+
 @pytest.mark.parametrize(
     "url", ["https//user:SECRET@host/a?next=http://x", "user:SECRET@host://a", "s3:b?sig=SECRET://x"]
 )

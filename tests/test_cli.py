@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import zarr
 
@@ -129,6 +132,32 @@ def test_info_does_not_tell_values_deep_in_options(capsys: pytest.CaptureFixture
     assert "s3://bucket/a.zarr: " in told
     assert "InvalidRegionError" in told
     assert "secret" not in told.replace("may hold secrets", "")
+
+
+def test_info_into_a_pipe_that_is_closed_early(tmp_path: Path) -> None:
+    """As into `head`: nothing is said of it."""
+    group = zarr.create_group(str(tmp_path / "a.zarr"))
+    for number in range(300):
+        group.create_array(f"array-{number}-{'x' * 200}", shape=1, dtype="i1")
+    command = f"{sys.executable} -m managed_store info {tmp_path / 'a.zarr'} | head -n 1"
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert result.stdout.count("\n") == 1
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["demo", "doctor"])
+def test_ctrl_c(command: str) -> None:
+    """It ends at once, without a traceback of this package's, and leaves no process."""
+    arguments = [sys.executable, "-m", "managed_store", command]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        while not (children := psutil.Process(process.pid).children(recursive=True)):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    psutil.wait_procs(children, timeout=5)
+    assert not [child for child in children if child.is_running()]
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

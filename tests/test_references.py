@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import cast
 
 import pytest
@@ -49,3 +50,20 @@ def test_a_reference_to_the_whole_target() -> None:
             assert got is not None
             assert got.to_bytes() == b"23"
             assert sync(store.getsize("key")) == len(CONTENT)
+
+
+@pytest.mark.parametrize("is_pickled", [False, True])
+def test_options_are_those_of_the_first_protocol(is_pickled: bool) -> None:
+    """The first in the table, as in fsspec, whatever the names of the keys."""
+    with http_server() as server:
+        (server.root / "file").write_bytes(CONTENT)
+        references = {"z": [f"{server.url}/file"], "a": [f"file://{server.root}/file"]}
+        options = {"fo": {"version": 1, "refs": references}, "remote_options": {"headers": {"X-Token": "any"}}}
+        with ManagedStore("reference://", storage_options=options, read_only=True) as store:
+            opened = pickle.loads(pickle.dumps(store)) if is_pickled else store
+            for key in references:
+                got = sync(opened.get(key, PROTOTYPE))
+                assert got is not None
+                assert got.to_bytes() == CONTENT
+            assert opened.fs.fss["http"].kwargs == {"headers": {"X-Token": "any"}}
+            opened.close()

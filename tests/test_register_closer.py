@@ -107,6 +107,18 @@ def test_what_is_registered_goes_before_what_this_package_has() -> None:
     assert type(closer_for(make(HTTPFileSystem))) is SecondCloser
 
 
+def test_what_is_registered_for_a_protocol_serves_all_that_inherit_it() -> None:
+    """gcsfs has two classes for gs, of which one has no protocol of its own."""
+    from gcsfs.core import GCSFileSystem  # type: ignore[import-untyped]
+
+    names = {"__module__": "gcsfs.extended_gcsfs", "__qualname__": "ExtendedGcsFileSystem"}
+    extended = type("ExtendedGcsFileSystem", (GCSFileSystem,), names)
+    assert registry._factory_for(extended).__name__ == "ExtendedGcsCloser"  # type: ignore[attr-defined]
+    register_closer("gs", FirstCloser)
+    assert registry._factory_for(GCSFileSystem) is FirstCloser
+    assert registry._factory_for(extended) is FirstCloser
+
+
 def test_a_closer_may_be_any_function() -> None:
     """What is registered is called with the filesystem."""
     register_closer("thirdparty", lambda filesystem: SecondCloser(filesystem))

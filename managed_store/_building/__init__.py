@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Built", "build"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Built:
     """What a recipe gives.
 

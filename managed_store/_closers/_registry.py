@@ -132,7 +132,9 @@ def _factory_for(cls: type) -> CloserFactory:
                 return _registered[name]
         for name in _names_of(each):
             if isinstance(name, str) and name in _OWN:
-                return _own(*_OWN[name])
+                # A class of gcsfs that has no protocol of its own goes by the one that it inherits.
+                inherited = (_registered[other] for other in _protocols_of(cls) if other in _registered)
+                return next(inherited, None) or _own(*_OWN[name])
         for name in _names_of(each):  # last: to look through all that is installed takes longer than to close
             if isinstance(name, str) and name in _installed():
                 factory: CloserFactory = _installed()[name].load()
@@ -144,8 +146,13 @@ def _names_of(cls: type) -> Iterator[type | str]:
     """What a closer for exactly this class can be registered by, the most particular first."""
     yield cls
     yield f"{cls.__module__}.{cls.__qualname__}"
-    protocol: Any = inspect.getattr_static(cls, "protocol", ()) if "protocol" in vars(cls) else ()
-    yield from (protocol,) if isinstance(protocol, str) else protocol
+    if "protocol" in vars(cls):
+        yield from _protocols_of(cls)
+
+
+def _protocols_of(cls: type) -> tuple[str, ...]:
+    protocol: Any = inspect.getattr_static(cls, "protocol", ())
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
 def _own(module: str, name: str) -> CloserFactory:

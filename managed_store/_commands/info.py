@@ -38,12 +38,14 @@ def run(parsed: argparse.Namespace) -> int:
     from managed_store._info import info
 
     try:
-        return info(parsed.url, dict(parsed.option))
+        lines = info(parsed.url, dict(parsed.option))
     except Exception as error:  # whatever a backend raises: a person reads this, not a program
         from managed_store._redaction import redacted
 
         print(f"managed-store: {redacted(parsed.url)}: {_told(error)}", file=sys.stderr)
         return 1
+    print("\n".join(lines))
+    return 0
 
 
 def _option(text: str) -> tuple[str, Any]:

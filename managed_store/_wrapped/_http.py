@@ -30,7 +30,7 @@ class IndexedStore(WrappedFsspecStore):
 
     async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
         # With the options of the filesystem (headers, ssl): fsspec leaves them out when it writes.
-        options = {**self.fs.kwargs, "headers": dict(self.fs.kwargs.get("headers", {}))}
+        options = {**self.fs.kwargs, "headers": dict(self.fs.kwargs.get("headers") or {})}
         await self.fs._pipe_file(self._path(key), value.to_bytes(), **options)
 
     async def delete(self, key: str) -> None:
@@ -98,7 +98,8 @@ class HttpStore(IndexedStore):
         url, options = self._path(key), self.fs.kwargs
         if byte_range is not None:
             # Not compressed: the range would be one of the compressed bytes.
-            headers = {"Accept-Encoding": "identity", **options.get("headers", {}), "Range": range_header(byte_range)}
+            given = options.get("headers") or {}
+            headers = {"Accept-Encoding": "identity", **given, "Range": range_header(byte_range)}
             options = {**options, "headers": headers}
         session = await self.fs.set_session()
         try:
