@@ -13,7 +13,8 @@ __all__ = ["caller", "checked_count", "checked_exceptions", "checked_flag", "che
 
 def checked_exceptions(allowed_exceptions: object) -> tuple[type[Exception], ...]:
     """The exception types as a tuple, or ArgumentTypeError."""
-    if isinstance(allowed_exceptions, tuple | Sequence):  # a tuple is told at once, an abstract class is asked
+    # A tuple is told at once, an abstract class is asked.
+    if isinstance(allowed_exceptions, tuple | Sequence) and not isinstance(allowed_exceptions, str | bytes):
         types = tuple(allowed_exceptions)
         if all(isinstance(each, type) and issubclass(each, Exception) for each in types):
             return types

@@ -29,8 +29,9 @@ class ClosableStore(Closable, GuardedStore):
         """Close the store, and wait until each session has been closed on its own loop.
 
         Idempotent and safe from several threads at once. On a handle that zarr derived (``with_read_only``), closes
-        that handle alone. Called on an event loop that owns a session of the store, it cannot wait for that loop: it
-        cuts the connections off at once and leaves the rest to a task; `aclose` is the way to wait there.
+        that handle alone, unless it is the last. Called on an event loop that owns a session of the store, it cannot
+        wait for that loop: it cuts the connections off at once and leaves the rest to a task; `aclose` is the way to
+        wait there.
 
         Raises
         ------

@@ -21,8 +21,8 @@ P = ParamSpec("P")
 # What it takes at least, in seconds, to have other loops cut something off, should the time be less.
 _TO_CUT_OFF = 0.1
 
-# The part of the time that each session gets; the rest is for waking up those who wait for it.
-_SHARE_OF_SESSIONS = 0.9
+# Of the time, this part is kept for waking up those who wait for a session, but never more than these seconds.
+_KEPT_FOR_WAKING, _MOST_FOR_WAKING = 0.1, 0.25
 
 # How long to wait, in seconds, before looking again whether a loop that was asked to close a session still runs.
 _LOOK_AGAIN = 0.05
@@ -137,7 +137,8 @@ class Closing:
         if session.state is State.CLOSED:
             self._answer(session)
         else:
-            closing = session.close_soon(self._drain, self._timeout * _SHARE_OF_SESSIONS)
+            kept = min(self._timeout * _KEPT_FOR_WAKING, _MOST_FOR_WAKING)
+            closing = session.close_soon(self._drain, self._timeout - kept)
             closing.add_done_callback(functools.partial(self._answer, session))
 
     def _answer(self, session: Session, closing: asyncio.Task[None] | None = None) -> None:

@@ -188,7 +188,7 @@ class GuardedStore(Store):
 
     @property
     def supports_writes(self) -> bool:
-        """Whether the filesystem can write. Whether this handle may is `read_only`."""
+        """Always True, as for zarr's own store. Where a filesystem cannot (``zip``, ``reference``), writing raises."""
         return True
 
     @property

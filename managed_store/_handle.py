@@ -92,7 +92,7 @@ class Handle(ClosableStore):
     def with_read_only(self, read_only: bool = False) -> Self:
         """Return a handle on the same store, with its sessions, that is read-only or not.
 
-        The handle keeps the sessions alive while it lives. Closing it closes it alone.
+        The handle keeps the sessions alive while it lives. Closing it closes it alone, unless it is the last.
 
         Parameters
         ----------

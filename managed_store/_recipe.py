@@ -21,6 +21,7 @@ from managed_store.errors import (
     ArgumentTypeError,
     ManagedStoreError,
     StoreClosedError,
+    StoreCloseError,
     StoreOpenError,
 )
 
@@ -117,6 +118,10 @@ class Recipe:
             f"The store {self.redacted_url!r} was closed{when}. Closing is final: make a new ManagedStore, or move "
             f"this use inside the `with` block that closed it."
         )
+
+    def close_error(self, left_open: list[str]) -> StoreCloseError:
+        """The error for what is still open after closing."""
+        return StoreCloseError(f"Closing {self.redacted_url!r} left open: {', '.join(left_open)}.", left_open=left_open)
 
     def open_error(self, error: BaseException) -> StoreOpenError:
         """The error for a filesystem that cannot be built: not the backend's own, which zarr may take for no group."""

@@ -21,7 +21,8 @@ def redacted(url: str) -> str:
     Returns
     -------
     str
-        The same URL with ``***`` where something was taken out. A plain path comes back as it is.
+        The same URL with ``***`` where something was taken out. A plain path comes back as it is, if it cannot be a
+        mistyped URL.
 
     Examples
     --------

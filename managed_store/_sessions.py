@@ -23,7 +23,6 @@ from managed_store._recipe import Recipe
 from managed_store._requests import RequestsInFlight
 from managed_store._threads import in_helper_thread
 from managed_store._wrapped import WrappedFsspecStore, wrap
-from managed_store.errors import StoreCloseError
 
 __all__ = ["Session"]
 
@@ -35,8 +34,8 @@ _numbers = itertools.count()
 # How many paths of one filesystem are kept wrapped: a service may open any number of them, one after the other.
 _MOST_WRAPPED = 128
 
-# Of the time to close, this part is kept for closing itself when draining takes all it may.
-_KEPT_FOR_CLOSING = 0.2
+# Of the time to close, this part is kept for closing itself when draining takes all it may; at most these seconds.
+_KEPT_FOR_CLOSING, _MOST_FOR_CLOSING = 0.2, 0.5
 
 
 class Session:
@@ -240,16 +239,14 @@ class Session:
     def cut_off(self) -> Exception | None:
         """End the session without its loop, which is closed or paused. From any thread; never on a running loop.
 
-        Returns
-        -------
-        Exception or None
-            What went wrong, which the log knows of too.
+        What goes wrong is returned, and logged.
         """
         error: Exception | None = None
         if self.state is not State.CLOSED:
             try:
                 self.cut_off_at_once()
-                error = self._error_of([] if self._holding is None else self._holding.left_open_at_once())
+                if self._holding is not None and (left_open := self._holding.left_open_at_once()):
+                    error = self._recipe.close_error(left_open)
             except Exception as failure:  # of a closer that breaks its contract
                 error = failure
             finally:
@@ -289,16 +286,8 @@ class Session:
             raise
         finally:
             self._end()
-        left_open = self._error_of([] if self._holding is None else await self._holding.left_open())
-        if left_open is not None:
-            raise left_open
-
-    def _error_of(self, left_open: list[str]) -> StoreCloseError | None:
-        if not left_open:
-            return None
-        return StoreCloseError(
-            f"Closing {self._recipe.redacted_url!r} left open: {', '.join(left_open)}.", left_open=left_open
-        )
+        if self._holding is not None and (left_open := await self._holding.left_open()):
+            raise self._recipe.close_error(left_open)
 
     def _begin_closing(self) -> None:
         """Refuse new requests, and give up opening."""
@@ -311,7 +300,7 @@ class Session:
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=max(0.0, deadline - self.loop.time()))
         if self.requests:
-            kept = (deadline - self.loop.time()) * _KEPT_FOR_CLOSING
+            kept = min((deadline - self.loop.time()) * _KEPT_FOR_CLOSING, _MOST_FOR_CLOSING)
             await self.requests.drained(drain, until=deadline - kept, by_force_until=deadline - kept / 2)
 
     def _notice(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from typing import Any
 
 from fsspec.mapping import FSMap
@@ -61,7 +60,7 @@ def recipe_of_mapper(mapper: object) -> Recipe:
 
 def recipe_of_upath(upath: Any) -> Recipe:
     """The recipe of the place that a ``upath.UPath`` names. Its own filesystem is not asked for."""
-    if not isinstance(upath, os.PathLike) and not hasattr(upath, "storage_options"):
+    if not hasattr(upath, "joinpath"):  # some of its versions are no `os.PathLike`
         raise ArgumentTypeError(
             f"upath must be a UPath, such as UPath('gs://bucket/data.zarr', token='anon'); got {type(upath).__name__}."
         )

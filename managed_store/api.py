@@ -147,7 +147,7 @@ def open_group(
     Raises
     ------
     ArgumentError, ArgumentTypeError, MissingPackageError
-        An argument has a value that cannot work, or zarr knows no such option. Raised by the call.
+        The URL, a storage option, the mode or the time cannot work, or zarr knows no such option. Raised by the call.
     zarr.errors.GroupNotFoundError
         There is no group. Raised when the block is entered, as whatever else zarr and the filesystem raise.
     StoreCloseError
@@ -217,9 +217,10 @@ def open_array(
     Raises
     ------
     ArgumentError, ArgumentTypeError, MissingPackageError
-        An argument has a value that cannot work, or zarr knows no such option. Raised by the call.
+        The URL, a storage option, the mode or the time cannot work, or zarr knows no such option. Raised by the call.
     zarr.errors.ArrayNotFoundError
-        There is no array. Raised when the block is entered, as whatever else zarr and the filesystem raise.
+        There is no array; on zarr 3.1.0, ``FileNotFoundError``. Raised when the block is entered, as whatever else zarr
+        and the filesystem raise.
     StoreCloseError
         Something was still open after `close_timeout` seconds. Raised when the block is left.
 

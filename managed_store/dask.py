@@ -50,7 +50,7 @@ class ManagedStorePlugin(WorkerPlugin):
 
     Notes
     -----
-    Requests in flight may finish within `close_timeout`. What a task reads after the plugin was taken off opens a
+    Requests in flight may finish in most of `close_timeout`. What a task reads after the plugin was taken off opens a
     session again, which is closed when it is idle or when the process exits.
 
     As it ends, each worker reports its `PoolStatistics` as an event: ``client.get_events("managed_store")``.

@@ -50,7 +50,8 @@ class StoreClosedError(ManagedStoreError, RuntimeError):
 class StoreOpenError(ManagedStoreError, RuntimeError):
     """The filesystem of a store could not be built: the backend rejected the URL or the options.
 
-    The backend's own error is the cause. It is not raised itself, because backends reject options with ``KeyError`` or
+    Or it must not be used here: an option is bound to another event loop, or gRPC was lost in a fork. The backend's own
+    error is the cause, if there is one. It is not raised itself, because backends reject options with ``KeyError`` or
     ``ValueError``, which zarr would read as "no such group".
     """
 

@@ -52,7 +52,7 @@ class ManagedFSSpecStore(Handle):
         An argument has a value that cannot work: an empty URL, an unknown protocol, a negative `close_timeout`, an
         option that contradicts what a managed store does.
     ArgumentTypeError
-        `url` is no string, `storage_options` no mapping, `read_only` no bool, `close_timeout` no number, or
+        `url` is no string or path, `storage_options` no mapping, `read_only` no bool, `close_timeout` no number, or
         `allowed_exceptions` no tuple of exception types.
     MissingPackageError
         The package behind the protocol is not installed.
@@ -70,11 +70,11 @@ class ManagedFSSpecStore(Handle):
     A loop that ends (``asyncio.run``) takes its session with it, and the store goes on working on the others.
 
     *Closing.* Leaving ``with`` or ``async with`` waits until every session has been closed on its own loop. Requests
-    in flight may finish within `close_timeout`; when the body raised, only writes may. The rest is cut off, and raises
-    ``StoreClosedError``. Closing is final.
+    in flight may finish in most of `close_timeout`; when the body raised, only writes may. The rest is cut off, and
+    raises ``StoreClosedError``. Closing is final.
 
     *Handles.* zarr derives a read-only handle for ``mode="r"``. Such a handle keeps the sessions alive while it lives,
-    and closing it closes it alone; closing the store itself ends them all.
+    and closing it closes it alone, unless it is the last; closing the store itself ends them all.
 
     *Errors.* What only the filesystem or the server can reject is raised at first use.
 
@@ -117,8 +117,8 @@ class ManagedFSSpecStore(Handle):
 
         Parameters
         ----------
-        upath : upath.UPath
-            A URL with its storage options.
+        upath : upath.UPath or pathlib.Path
+            A URL with its storage options, or a local path.
         read_only : bool, default False
             Whether to refuse every write.
         allowed_exceptions : tuple of exception types, optional
@@ -134,7 +134,7 @@ class ManagedFSSpecStore(Handle):
         Raises
         ------
         ArgumentTypeError
-            `upath` is no ``UPath``.
+            `upath` is neither.
         ArgumentError, MissingPackageError
             As for the class.
         """

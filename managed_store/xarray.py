@@ -70,8 +70,9 @@ def open_dataset(
     *Processes.* A dataset with dask chunks can be pickled. Its copies open sessions of their own, from a pool of the
     process that they are in; closing the dataset here does not end those.
 
-    *Loops and threads.* As for ``ManagedStore``: ``load()`` works on zarr's event loop, ``load_async()`` on the running
-    one. ``close()`` waits for every loop but the one that it is called on, whose connections it cuts off.
+    *Loops and threads.* As for ``ManagedStore``: ``load()`` works on zarr's event loop, ``load_async()``, where xarray
+    has it, on the running one. ``close()`` waits for every loop but the one that it is called on, whose connections it
+    cuts off.
 
     Examples
     --------
@@ -160,7 +161,7 @@ def open_mfdataset(
     ArgumentError, ArgumentTypeError
         An argument has a value that cannot work.
     MissingPackageError
-        The package of a filesystem, or dask, is not installed.
+        The package of a filesystem is not installed.
     StoreCloseError
         By the dataset's ``close()``: something was still open after `close_timeout` seconds.
 

@@ -29,6 +29,10 @@ What `python -m tests.matrix` found: every backend in every use, each in a proce
 with the garbage collector off, against real servers on this machine. A cell passes when the data was right, no
 socket, descriptor, thread, task or temporary file was left, and nothing was written to stderr.
 
+The uses: through the synchronous API, the asynchronous one, under uvloop, by two runs of `asyncio.run`, by one API
+after the other and by both at once, from several threads, by a derived handle alone, over a loop that was closed as it
+was (`dropped_loop`), not at all, forgotten on either API; and, where the backend can, written.
+
 """
 
 _FOOT = """

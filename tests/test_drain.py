@@ -68,6 +68,23 @@ async def test_reads_finish_on_a_clean_exit(server: FolderServer) -> None:
     assert store.statistics().forced == 0
 
 
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_what_is_kept_for_closing_is_little(how: str) -> None:
+    """Of four seconds, a read may take three: what is kept to close in is a quarter of a short time, and no more."""
+    with http_server(latency=3.0) as server:
+        (server.root / KEY).write_bytes(CONTENT)
+        store = ManagedStore(server.url, close_timeout=4)
+        if how == "async":
+            reading = asyncio.create_task(get(store))
+            await in_flight(store, server, 1, 0)
+            await store.aclose()
+        else:
+            reading = asyncio.create_task(asyncio.to_thread(sync, get(store)))
+            await in_flight(store, server, 1, 0)
+            await asyncio.to_thread(store.close)
+        assert await reading == CONTENT
+
+
 async def test_new_requests_are_refused_while_the_old_ones_finish(server: FolderServer) -> None:
     """While closing waits for a read, another read is refused, on this loop and on zarr's, by every handle."""
     store = ManagedStore(server.url)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import shutil
 import tempfile
 import traceback
@@ -30,6 +31,8 @@ from managed_store._threaded import ThreadedFileSystem
 from managed_store.errors import ArgumentError
 
 __all__ = ["Builder"]
+
+_logger = logging.getLogger("managed_store")
 
 
 class Builder:
@@ -153,7 +156,10 @@ class Builder:
             if all(layer.filesystem is not filesystem for layer in self._built):
                 self._built.append(Layer(filesystem))
         for layer in reversed(self._built):
-            closer_of(layer).force()
+            try:
+                closer_of(layer).force()
+            except Exception as failure:  # of a closer that finds less than it expects: `error` says why
+                _logger.debug("Cutting off %s: %s", type(layer.filesystem).__name__, type(failure).__name__)
 
     def _dissolved(self, link: Link, inner: list[Link], *, asynchronous: bool) -> tuple[Layer, str]:
         """A folder of another filesystem is that filesystem, with a longer path."""

@@ -12,7 +12,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 import aiohttp
 
@@ -118,15 +118,17 @@ class _HeldSession:
         # A connector that the user handed in is borrowed: it stays open, and so do its connections.
         self._connector = session.connector if session.connector_owner else None
         self._sockets: dict[Any, Any] = {}  # transport → its socket, which it forgets when it is closed
-        self._made: dict[int, Callable[[], Any]] = {}  # the number of a socket → a reference to its last transport
+        self._made: _Made = {}
         if self._connector is not None:
             connect = _remembering(self._connector._create_connection, self._made)
             self._connector._create_connection = connect  # type: ignore[method-assign]
 
     def notice(self) -> None:
         """Remember the connections that there are now."""
-        made = [transport for reference in self._made.values() if (transport := reference()) is not None]
-        for transport in (*made, *_transports_of(self._connector)):
+        for reference, held in self._made.values():
+            if (transport := reference()) is not None:
+                self._sockets.setdefault(transport, held)
+        for transport in _transports_of(self._connector):
             self._sockets.setdefault(transport, transport.get_extra_info("socket"))
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
@@ -200,14 +202,18 @@ class _HeldSession:
         return any(_is_open(transport, held) for transport, held in self._sockets.items())
 
 
-def _remembering(connect: Callable[..., Any], made: dict[int, Callable[[], Any]]) -> Callable[..., Any]:
+# The number of a socket → a reference to the last transport that had it, and the socket.
+_Made: TypeAlias = dict[int, tuple[Callable[[], Any], Any]]
+
+
+def _remembering(connect: Callable[..., Any], made: _Made) -> Callable[..., Any]:
     """Connect as `connect` does, and remember the transport in `made`, in place of one whose socket is closed."""
 
     async def connect_and_remember(*args: Any, **kwargs: Any) -> Any:
         protocol = await connect(*args, **kwargs)
         transport = protocol.transport  # None where the connection is lost already
         if transport is not None and (held := transport.get_extra_info("socket")) is not None:
-            made[held.fileno()] = _reference_to(transport)
+            made[held.fileno()] = _reference_to(transport), held
         return protocol
 
     return connect_and_remember

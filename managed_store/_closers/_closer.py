@@ -19,8 +19,9 @@ class Closer:
     The base class is the closer of a filesystem that holds nothing, such as the local one. One closer serves one
     filesystem; it is made with it, and may remember between its steps what it has seen.
 
-    Every method runs on the event loop that owns the filesystem, but for `force`, which also runs on any thread when
-    that loop is closed or paused. A closer closes what exists: it never opens a session in order to close it.
+    Every method runs on the event loop that owns the filesystem. When that is closed or paused, `notice`, `seal`,
+    `force` and `still_open` run on the thread that closes the store. `building` runs on whatever thread builds, and
+    `close_copies` on the one that forked. A closer closes what exists: it never opens a session in order to close it.
 
     Parameters
     ----------

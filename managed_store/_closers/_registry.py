@@ -84,10 +84,15 @@ def register_closer(protocol_or_class: str | type, closer: CloserFactory) -> Non
     >>> from managed_store import Closer, register_closer
     >>> class ArchiveServiceCloser(Closer):
     ...     async def close(self):
-    ...         await self.filesystem.client.aclose()
+    ...         if self.client is not None:
+    ...             await self.client.aclose()
     ...
     ...     def still_open(self):
-    ...         return [] if self.filesystem.client.is_closed else ["client of the archive service"]
+    ...         return [] if self.client is None or self.client.is_closed else ["client of the archive service"]
+    ...
+    ...     @property
+    ...     def client(self):
+    ...         return getattr(self.filesystem, "client", None)
     >>> register_closer("archive-service", ArchiveServiceCloser)
     """
     from fsspec.spec import AbstractFileSystem

@@ -65,7 +65,7 @@ class Report:
         parts = ["\n".join(["Versions, and what plain zarr and fsspec show on them", *self._versions()])]
         parts.append("\n".join(["Event loops", *self._event_loops()]))
         if self.self_test:
-            parts.append("\n".join(["Self-test: written, read and closed through both APIs", *self._self_test()]))
+            parts.append("\n".join(["Self-test: read and closed through both APIs", *self._self_test()]))
         return "\n\n".join([*parts, result])
 
     def _versions(self) -> Iterator[str]:

@@ -37,7 +37,7 @@ class leak_check:  # noqa: N801  # used like a function, as contextlib's `suppre
         but to make the report.
     ignore : callable, or iterable of callables, optional
         Each takes a `Leak` and says whether it is to be left out.
-    grace : float
+    grace : float, default 0.25
         Seconds to wait for what is being closed in the background: a socket under TLS closes a few turns of the loop
         after its session, gRPC's on threads of its own. It is waited for only while anything is open.
 
