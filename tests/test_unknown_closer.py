@@ -34,10 +34,14 @@ class AiohttpService(AsyncFileSystem):  # type: ignore[misc]
         self.url = url
         self.transport: dict[str, Any] = {}
 
-    async def _cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
+    def set_session(self) -> aiohttp.ClientSession:
+        """Named as that of other filesystems, which wait for it."""
         if "session" not in self.transport:
             self.transport["session"] = aiohttp.ClientSession()
-        async with self.transport["session"].get(f"{self.url}/{path}") as response:
+        return self.transport["session"]  # type: ignore[no-any-return]
+
+    async def _cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
+        async with self.set_session().get(f"{self.url}/{path}") as response:
             return bytes(await response.read())
 
 

@@ -129,7 +129,8 @@ class _HeldSession:
             if (transport := reference()) is not None:
                 self._sockets.setdefault(transport, held)
         for transport in _transports_of(self._connector):
-            self._sockets.setdefault(transport, transport.get_extra_info("socket"))
+            if transport not in self._sockets:  # one under TLS that was aborted cannot be asked
+                self._sockets[transport] = transport.get_extra_info("socket")
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         """Keep the session from connecting again, and close what nobody reads any more.

@@ -39,6 +39,9 @@ class UnknownCloser(AiohttpCloser):
     async def open(self) -> None:
         """Open nothing: how, is not known."""
 
+    def _notice_from_birth(self) -> None:
+        """Notice nothing yet: a method that opens a session may have any name, and wait for nothing."""
+
     def sessions(self) -> Iterator[aiohttp.ClientSession]:
         return self._found(lambda value: isinstance(value, aiohttp.ClientSession))
 
@@ -50,6 +53,8 @@ class UnknownCloser(AiohttpCloser):
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
         self.notice()
+        for session in self._held.values():
+            session.seal(refuse)
         for closer in self._inner.values():
             closer.seal(refuse)
 
