@@ -23,6 +23,7 @@ from managed_store._recipe import Recipe
 from managed_store._requests import RequestsInFlight
 from managed_store._threads import in_helper_thread
 from managed_store._wrapped import WrappedFsspecStore, wrap
+from managed_store.errors import ManagedStoreError
 
 __all__ = ["Session"]
 
@@ -252,7 +253,7 @@ class Session:
             finally:
                 self._end()
             if error is not None:
-                _logger.warning("%s", error)
+                _log(error)
         return error
 
     def close_if_idle(self, idle_for: float = 0.0) -> bool:
@@ -329,4 +330,9 @@ class Session:
 def _log_failure(closing: asyncio.Task[None]) -> None:
     """Nobody may be waiting for a closing to fail: the log knows of it in any case."""
     if not closing.cancelled() and (error := closing.exception()) is not None:
-        _logger.warning("%s", error)
+        _log(error)
+
+
+def _log(error: BaseException) -> None:
+    """Log an error; of somebody else's, whose text may hold secrets, only the kind."""
+    _logger.warning("%s", error if isinstance(error, ManagedStoreError) else f"Closing failed: {type(error).__name__}")

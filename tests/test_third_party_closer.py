@@ -173,3 +173,22 @@ def test_a_paused_loop_whose_closer_fails(step: str, url: str, recording: Any, h
     for loop in loops:
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
+
+
+def test_a_paused_loop_whose_outer_closer_fails(http: FolderServer) -> None:
+    """What the outer filesystem stands on is cut off here too."""
+
+    class Failing(Closer):
+        def force(self) -> None:
+            raise OSError("their force failed")
+
+    register_closer("reference", Failing)
+    references = {"version": 1, "refs": {"zarr.json": [f"{http.url}/data.zarr/zarr.json"]}}
+    store = ManagedStore("reference://", storage_options={"fo": references})
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(store.get("zarr.json", PROTOTYPE))
+    with pytest.raises(ExceptionGroup, match="closing failed"):
+        store.close()
+    assert http.wait_for_connections(0) == 0
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()

@@ -80,8 +80,7 @@ class LayerCloser(Closer):
             closer.notice()
 
     def seal(self, refuse: Callable[..., NoReturn]) -> None:
-        for closer in (self._own, *self._inner):
-            closer.seal(refuse)
+        _raise(self._attempted_each(lambda closer: closer.seal(refuse)))
 
     def busy(self) -> bool:
         return any(closer.busy() for closer in (self._own, *self._inner))
@@ -96,17 +95,16 @@ class LayerCloser(Closer):
             await _attempted(in_helper_thread(release), failures)
         for closer in self._inner:
             await _attempted(closer.close(), failures)
-        if failures:
-            raise ExceptionGroup("closing failed", failures)
+        _raise(failures)
 
     def force(self) -> None:
-        for closer in (self._own, *self._inner):
-            closer.force()
+        failures = self._attempted_each(lambda closer: closer.force())
         for release in self._releases():
             try:
                 release()
             except Exception as error:  # what it would have written is lost, as is all that is cut off
                 _logger.debug("Cutting off %s: %s", type(self.filesystem).__name__, type(error).__name__)
+        _raise(failures)
 
     def still_open(self) -> list[str]:
         return [name for closer in (self._own, *self._inner) for name in closer.still_open()]
@@ -114,6 +112,15 @@ class LayerCloser(Closer):
     def close_copies(self) -> None:
         for closer in (self._own, *self._inner):
             closer.close_copies()
+
+    def _attempted_each(self, step: Callable[[Closer], None]) -> list[Exception]:
+        failures: list[Exception] = []
+        for closer in (self._own, *self._inner):
+            try:
+                step(closer)
+            except Exception as error:  # of a closer that breaks its contract
+                failures.append(error)
+        return failures
 
     def _releases(self) -> Iterator[Callable[[], None]]:
         while self._release:
@@ -187,6 +194,11 @@ class ElsewhereCloser(Closer):
             return answer.result(_ANSWER)
         except concurrent.futures.TimeoutError:
             return otherwise
+
+
+def _raise(failures: list[Exception]) -> None:
+    if failures:
+        raise ExceptionGroup("closing failed", failures)
 
 
 async def _attempted(step: Awaitable[None], failures: list[Exception]) -> None:
