@@ -23,6 +23,7 @@ from managed_store import ManagedStore, StorePool
 from tests.driven_loops import PausedLoop, ThreadLoop
 from tests.footprint import NOTHING, Footprint
 from tests.servers import FolderServer, http_server
+from tests.stopping import start_loops
 
 PROTOTYPE = default_buffer_prototype()
 SOON = 0.1
@@ -161,6 +162,7 @@ def test_timers_go_with_their_sessions(server: FolderServer) -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a", "memory://a"])
 def test_an_open_session_keeps_nothing_of_whoever_opened_it(url: str) -> None:
     """A service's first request has context variables: a session that waits to be idle does not hold on to them."""
+    start_loops()  # of zarr and fsspec: each keeps the context of whoever started it
     variable: contextvars.ContextVar[object] = contextvars.ContextVar("of a request")
 
     class Payload:
